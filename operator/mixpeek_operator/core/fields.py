@@ -1,0 +1,26 @@
+"""What a field of a spec says about itself in its type: that it refers to a resource, or cannot change.
+
+    namespace: Annotated[str, Ref("Namespace"), Immutable()]
+    bucket_ids: list[Annotated[str, Ref("Bucket")]]
+
+These markers are the only declaration; reference checks, topological order, id and name translation, CEL
+transition rules and "must be replaced" in a plan all derive from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The string names a resource of `kind` in the same Mixpeek namespace (by name or id)."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Immutable:
+    """The field cannot change after creation; `why` completes "must be replaced because …"."""
+
+    why: str = "it identifies the resource"

@@ -1,0 +1,39 @@
+"""Ids: derived where identity must survive a restore, random where each call makes a new thing."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_POINT_SPACE = uuid.UUID("6f3f0d4e-2f0b-5d55-9a53-0c7f6c0a5b11")
+
+
+def derived(prefix: str, *parts: str, length: int = 10) -> str:
+    """Return `<prefix>_<length alphanumerics>`, the same for the same parts."""
+    digest = int.from_bytes(hashlib.sha256("\x1f".join(parts).encode()).digest(), "big")
+    return f"{prefix}_{_base36(digest, length)}"
+
+
+def random(prefix: str, length: int = 16) -> str:
+    """Return `<prefix>_<length alphanumerics>` that nobody can guess."""
+    return f"{prefix}_{''.join(secrets.choice(_ALPHABET) for _ in range(length))}"
+
+
+def document_id(collection_id: str, source_id: str, segment: int | str) -> str:
+    """Return the id of the document that a collection makes of one segment of one source (`doc_` + 24)."""
+    return derived("doc", collection_id, source_id, str(segment), length=24)
+
+
+def point_id(namespace_id: str, document_id: str) -> str:
+    """Return the Qdrant point id (a UUID) of a document."""
+    return str(uuid.uuid5(_POINT_SPACE, f"{namespace_id}/{document_id}"))
+
+
+def _base36(number: int, length: int) -> str:
+    digits: list[str] = []
+    while len(digits) < length:
+        number, remainder = divmod(number, 36)
+        digits.append(_ALPHABET[remainder])
+    return "".join(digits)

@@ -1,0 +1,50 @@
+"""Settings of a server, read once in `main` from `MIXPEEK_*` variables and command line options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting has the environment variable `MIXPEEK_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MIXPEEK_", frozen=True, extra="ignore")
+
+    data: Path = Field(default=Path(".mixpeek"), description="Directory of the embedded stores.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=7007, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    public_url: str | None = Field(
+        default=None, description="Base URL in signed upload and download links; default http://host:port."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="Key of the first start; one is generated and printed once when unset."
+    )
+    encryption_key: SecretStr | None = Field(
+        default=None, description="Key that encrypts secrets at rest; generated into the data directory when unset."
+    )
+    model_path: Path | None = Field(
+        default=None, description="Folder holding models by name, looked at before packages and hubs."
+    )
+    model_hub: bool = Field(default=False, description="Whether models may be downloaded from a hub.")
+    embedding_model: str = Field(
+        default="all-MiniLM-L6-v2", description="Model of text_extractor when its parameters name none."
+    )
+    embedding_batch_size: int = Field(default=32, ge=1, description="Texts per forward pass.")
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="Limit of a JSON request body.")
+    max_upload_bytes: int = Field(default=5 * 1024**3, ge=1024, description="Limit of one uploaded file.")
+    max_manifest_bytes: int = Field(default=20 * 1024 * 1024, ge=1024, description="Limit of a manifest file.")
+    workers: int = Field(default=2, ge=1, description="Batches processed at the same time.")
+    reconcile_concurrency: int = Field(default=8, ge=1, description="Resources reconciled at the same time.")
+    drift_interval_s: float = Field(default=300.0, ge=1, description="Seconds between drift checks of a resource.")
+    log_level: str = Field(default="info", description="debug, info, warning or error.")
+    log_format: str = Field(default="auto", description="json, console, or auto: console on a terminal.")
+    llm_base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint for manifest generation.")
+    llm_api_key: SecretStr | None = Field(default=None, description="Key for llm_base_url.")
+    llm_model: str | None = Field(default=None, description="Model name for llm_base_url.")
+    outbound_allow_cidrs: str = Field(
+        default="", description="Comma-separated private networks that outgoing requests may reach."
+    )
+    signed_url_expiry_s: int = Field(default=3600, ge=1, description="Life of signed URLs.")
