@@ -1,0 +1,65 @@
+# Everything runs in .venv, which the first target that needs it creates; nothing is installed outside it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+ARGS ?=
+
+.PHONY: help quickstart test bench lint fix generate lock package clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(VENV)/.models ## start a server, apply an example, ingest it, search it
+	@$(BIN)/python -m examples.quickstart $(ARGS)
+
+test: $(VENV)/.dev ## every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev ## measure against the bare parts on this machine
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+lint: $(VENV)/.dev ## style, types, import arrows, generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@cd operator && ../$(BIN)/lint-imports --config ../pyproject.toml --no-logo
+	@$(BIN)/python -m mixpeek_operator.generate --check
+
+fix: $(VENV)/.dev ## mend what can be mended by machine
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+generate: $(VENV)/.dev ## write crds/ and docs/reference/ from the models
+	@$(BIN)/python -m mixpeek_operator.generate
+
+lock: $(VENV)/.uv ## pin the newest versions that fit pyproject.toml
+	@for set in "base" "models --extra models" "dev --extra models --group dev"; do \
+	  name=$${set%% *}; extras=$${set#$$name}; \
+	  $(BIN)/uv pip compile -q pyproject.toml $$extras --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-emit-index-url --upgrade -o requirements/$$name.txt; done
+
+package: $(VENV)/.dev ## build the wheel and prove it in an empty environment
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/packaging.sh
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+
+$(VENV)/.uv:
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+# A finished dev environment holds all that the quickstart needs.
+$(VENV)/.models: $(VENV)/.uv requirements/models.txt pyproject.toml
+	@test $(VENV)/.dev -nt requirements/models.txt 2>/dev/null || { \
+	  echo "Installing pinned packages into $(VENV) (the embedding model's runtime is large; one time) ..."; \
+	  VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/models.txt && \
+	  VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e . ; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.uv requirements/dev.txt pyproject.toml
+	@echo "Installing pinned packages into $(VENV) ..."
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
