@@ -1,0 +1,56 @@
+"""`mixpeekctl`: declare, ingest and search from a terminal.
+
+Exit codes of every command: 0 yes, 1 the answer is no (different, invalid, failed, timed out), 2 an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mixpeek_operator import __version__
+from mixpeek_operator.cli.commands import data, manifests, resources, search, server
+
+HELP = """Declare a multimodal search system in YAML, ingest into it and search it.
+
+Commands that talk to a server find it by --server or MIXPEEK_SERVER and authenticate with --api-key or
+MIXPEEK_API_KEY. Exit codes: 0 yes; 1 the answer is no (different, invalid, failed, timed out); 2 an error."""
+
+app = typer.Typer(
+    name="mixpeekctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"mixpeekctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Declare a multimodal search system in YAML, ingest into it and search it."""
+
+
+for _group in (server, manifests, resources, data, search):
+    _group.register(app)
+
+
+def main() -> None:
+    """Entry point: run a command; an error of ours becomes one line on stderr and exit code 2."""
+    from mixpeek_operator.core.errors import MixpeekError
+
+    try:
+        app()
+    except MixpeekError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)

@@ -1,0 +1,302 @@
+"""`apply`, `validate`, `lint`, `diff`, `export`, `convert`, `generate`: the manifest from a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mixpeek_operator.cli.options import (
+    DEFAULT_SERVER,
+    FilesArgument,
+    KeyOption,
+    Output,
+    OutputOption,
+    ServerOption,
+)
+
+SUFFIXES = (".yaml", ".yml", ".json")
+ParameterOption = Annotated[
+    list[str],
+    typer.Option("--param", "-p", help="Value of a declared parameter, NAME=VALUE.", show_default=False),
+]
+
+
+def manifest_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files to send: folders are walked in name order. Raises BadRequestError when there is none."""
+    from mixpeek_operator.core.errors import BadRequestError
+
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file())
+        else:
+            found.append(path)
+    if not found:
+        raise BadRequestError(f"no manifest ({', '.join(SUFFIXES)}) in {', '.join(map(str, paths))}")
+    return found
+
+
+def _parts(paths: Sequence[Path]) -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [
+        ("manifest_file", (str(path), path.read_bytes(), "application/x-yaml"))
+        for path in manifest_files(paths)
+    ]
+
+
+def _parameters(pairs: Sequence[str]) -> dict[str, str]:
+    from mixpeek_operator.core.errors import BadRequestError
+
+    values: dict[str, str] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator:
+            raise BadRequestError(f"--param takes NAME=VALUE, got {pair!r}")
+        values[name] = value
+    return values
+
+
+def _messages(answer: dict[str, Any]) -> None:
+    from mixpeek_operator.cli import output
+
+    for item in answer.get("warnings") or []:
+        output.warn(f"warning: {item}")
+    for item in answer.get("errors") or []:
+        output.fail(f"error: {item}")
+
+
+def apply(
+    files: FilesArgument,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")
+    ] = False,
+    mode: Annotated[str, typer.Option(help="upsert, create_missing or create_only.")] = "upsert",
+    wait_seconds: Annotated[float, typer.Option("--timeout", help="Seconds to wait for Ready.")] = 120.0,
+    seed: Annotated[
+        bool, typer.Option("--wait-for-seed", help="Wait until seed objects are ingested.")
+    ] = False,
+    acceptance: Annotated[bool, typer.Option("--run-acceptance", help="Run the acceptance steps.")] = False,
+    param: ParameterOption = [],  # noqa: B006
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create and update what the files declare; all of it or nothing."""
+    import json
+
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    query = {
+        "mode": mode,
+        "dry_run": dry_run,
+        "wait_for_seed": seed,
+        "run_acceptance": acceptance,
+        "wait_timeout_seconds": wait_seconds,
+    }
+    values = _parameters(param)
+    form = {"parameters": json.dumps(values)} if values else None
+    with connect(server, api_key, timeout_s=wait_seconds + 600) as client:
+        answer = client.request("POST", "/v1/manifest/apply", params=query, files=_parts(files), data=form)
+    if output is not Output.TABLE:
+        out.emit(answer, output)
+    else:
+        rows = [
+            (
+                item["resource_type"],
+                item["name"],
+                item["status"],
+                item.get("error") or item.get("resource_id"),
+            )
+            for item in answer["resources"]
+        ]
+        out.table(["KIND", "NAME", "STATUS", "ID"], rows)
+        _messages(answer)
+        counts = [
+            f"{answer.get(f'{word}_count') or 0} {word}"
+            for word in ("created", "updated", "skipped", "failed")
+        ]
+        if dry_run:
+            out.say(f"dry run: {answer.get('would_create_count') or 0} would be created, nothing was changed")
+        else:
+            out.say(", ".join(counts))
+        if answer.get("rollback_performed"):
+            out.warn("a step failed, so everything this apply did was undone")
+        for step in (answer.get("acceptance") or {}).get("steps") or []:
+            out.say(f"acceptance {step.get('name')}: {'passed' if step.get('passed') else 'failed'}")
+    judged = answer.get("acceptance")
+    if not answer["success"] or (judged is not None and not judged.get("passed")):
+        raise typer.Exit(1)
+
+
+def validate(
+    files: FilesArgument,
+    param: ParameterOption = [],  # noqa: B006
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Check files without changing anything; every mistake is reported with its place."""
+    import json
+
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    values = _parameters(param)
+    with connect(server, api_key) as client:
+        answer = client.request(
+            "POST",
+            "/v1/manifest/validate",
+            files=_parts(files),
+            data={"parameters": json.dumps(values)} if values else None,
+        )
+    if output is not Output.TABLE:
+        out.emit(answer, output)
+    else:
+        _messages(answer)
+        if answer["valid"]:
+            counts = ", ".join(f"{count} {kind}" for kind, count in answer["resources"].items() if count)
+            out.say(f"valid: {counts}", colour="green")
+    if not answer["valid"]:
+        raise typer.Exit(1)
+
+
+def lint(
+    files: FilesArgument,
+    skip_rules: Annotated[list[str], typer.Option("--skip-rule", help="Rule code to leave out.")] = [],  # noqa: B006
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Look for what is allowed but unwise; exit code 1 when a rule of severity error fires."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    with connect(server, api_key) as client:
+        answer = client.request(
+            "POST", "/v1/manifest/lint", params={"skip_rules": skip_rules}, files=_parts(files)
+        )
+    if output is not Output.TABLE:
+        out.emit(answer, output)
+    else:
+        rows = [
+            (item["severity"], item["code"], item.get("location"), item["message"])
+            for item in answer["results"]
+        ]
+        if rows:
+            out.table(["SEVERITY", "RULE", "PLACE", "MESSAGE"], rows)
+        else:
+            out.say("nothing to complain about", colour="green")
+    if not answer["valid"]:
+        raise typer.Exit(1)
+
+
+def diff(
+    files: FilesArgument,
+    param: ParameterOption = [],  # noqa: B006
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Compare files with the server: exit code 0 same, 1 different, 2 error, as `kubectl diff`."""
+    import json
+
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    values = _parameters(param)
+    with connect(server, api_key) as client:
+        answer = client.request(
+            "POST",
+            "/v1/manifest/diff",
+            files=_parts(files),
+            data={"parameters": json.dumps(values)} if values else None,
+        )
+    changed = [
+        *answer["to_create"],
+        *(item for item in answer["differences"] if item["action"] != "unchanged"),
+    ]
+    if output is not Output.TABLE:
+        out.emit(answer, output)
+    elif not changed:
+        out.say("no differences", colour="green")
+    else:
+        out.table(["ACTION", "KIND", "NAME", "DETAILS"], [_difference(item) for item in changed])
+        for item in answer.get("in_system_only") or []:
+            out.say(f"on the server only: {item['resource_type']} {item['name']}", colour="bright_black")
+    if changed:
+        raise typer.Exit(1)
+
+
+def _difference(item: dict[str, Any]) -> tuple[str, ...]:
+    details = item.get("details")
+    if isinstance(details, dict):
+        lines = []
+        for field, change in (details.get("fields") or details).items():
+            if isinstance(change, dict) and {"old", "new"} & set(change):
+                lines.append(f"{field}: {change.get('old')!r} → {change.get('new')!r}")
+            else:
+                lines.append(f"{field}: {change}")
+        details = "\n".join(lines)
+    return (item["action"], item["resource_type"], item["name"], str(details or ""))
+
+
+def export(
+    namespace: Annotated[list[str], typer.Option("--namespace", "-n", help="Only these namespaces.")] = [],  # noqa: B006
+    name: Annotated[str, typer.Option("--name", help="metadata.name of the manifest.")] = "exported",
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Write here, not to stdout.")] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.YAML,
+) -> None:
+    """Write what the server holds as a manifest: names for ids, placeholders for secrets."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    form = "json" if output is Output.JSON else "yaml"
+    with connect(server, api_key) as client:
+        response = client.send(
+            "GET",
+            "/v1/manifest/export",
+            params={"namespace_id": namespace, "format": form, "manifest_name": name},
+        )
+    if file is None:
+        typer.echo(response.text, nl=False)
+    else:
+        file.write_text(response.text)
+        out.say(f"wrote {file}")
+
+
+def generate(
+    description: Annotated[str, typer.Argument(help="What the system should do, in a sentence.")],
+    name: Annotated[str, typer.Option("--name", help="metadata.name of the manifest.")] = "generated",
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+) -> None:
+    """Draft a manifest with the server's language model; it is validated before you see it."""
+    from mixpeek_operator.cli.client import connect
+
+    with connect(server, api_key) as client:
+        answer = client.request(
+            "POST", "/v1/manifest/generate", params={"description": description, "manifest_name": name}
+        )
+    typer.echo(answer["manifest"] if isinstance(answer, dict) else answer)
+
+
+def convert(
+    files: FilesArgument,
+    to: Annotated[str, typer.Option("--to", help="kubernetes or manifest.")] = "kubernetes",
+) -> None:
+    """Turn a manifest into Kubernetes documents or back, without loss and without a server."""
+    from mixpeek_operator.manifest.convert import convert_files
+
+    texts = [(str(path), path.read_text()) for path in manifest_files(files)]
+    typer.echo(convert_files(texts, to=to), nl=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (apply, validate, lint, diff, export, convert, generate):
+        app.command(rich_help_panel="Manifests")(command)

@@ -1,0 +1,276 @@
+"""`get`, `describe`, `wait`, `delete`: any declared resource from a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mixpeek_operator.cli.options import (
+    DEFAULT_SERVER,
+    KeyOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    ServerOption,
+)
+
+if TYPE_CHECKING:
+    from mixpeek_operator.cli.client import Client
+
+KINDS = ("namespaces", "buckets", "collections", "extractors", "taxonomies", "clusters", "retrievers")
+_SHORT = {"ns": "namespaces", "bkt": "buckets", "col": "collections", "ext": "extractors", "tax": "taxonomies",
+          "taxonomy": "taxonomies", "clust": "clusters", "ret": "retrievers"}  # fmt: skip
+
+KindArgument = Annotated[
+    str, typer.Argument(help=f"One of {', '.join(KINDS)}; singular and short names work.")
+]
+
+
+def plural(kind: str) -> str:
+    """Return the plural for any spelling of a kind. Raises BadRequestError naming the kinds."""
+    from mixpeek_operator.core.errors import BadRequestError
+
+    word = kind.lower()
+    word = _SHORT.get(word, word)
+    word = word if word in KINDS else f"{word}s"
+    if word not in KINDS:
+        raise BadRequestError(f"unknown kind {kind!r}; use one of {', '.join(KINDS)} or 'all'")
+    return word
+
+
+def condition(resource: dict[str, Any], type: str) -> dict[str, Any]:
+    """Return one condition of an envelope, {} while it has none."""
+    for item in (resource.get("status") or {}).get("conditions") or []:
+        if item.get("type") == type:
+            return dict(item)
+    return {}
+
+
+def get(
+    kind: KindArgument,
+    name: Annotated[str | None, typer.Argument(help="Name or id; all of the kind when absent.")] = None,
+    namespace: NamespaceOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List resources of a kind ('all' for every kind), or print one."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    with connect(server, api_key) as client:
+        if name is not None:
+            found: list[dict[str, Any]] = [_one(client, plural(kind), name, namespace)]
+        else:
+            kinds: Iterable[str] = KINDS if kind == "all" else (plural(kind),)
+            found = [item for each in kinds for item in _all(client, each, namespace)]
+    if output is not Output.TABLE:
+        out.emit(found[0] if name is not None else found, output)
+        return
+    if not found:
+        out.warn("no resources found")
+        return
+    rows = []
+    for item in found:
+        ready = condition(item, "Ready")
+        rows.append(
+            (
+                item["kind"],
+                item["spec"].get("namespace", ""),
+                item["spec"].get("name") or item["metadata"]["name"],
+                item["metadata"]["annotations"].get("mixpeek.com/id", ""),
+                ready.get("status", "Unknown"),
+                ready.get("reason", ""),
+                _age(item["metadata"].get("creationTimestamp")),
+            )
+        )
+    out.table(["KIND", "NAMESPACE", "NAME", "ID", "READY", "REASON", "AGE"], rows)
+
+
+def describe(
+    kind: KindArgument,
+    name: Annotated[str, typer.Argument(help="Name or id.")],
+    namespace: NamespaceOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show one resource whole: declaration, status, conditions, events."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    with connect(server, api_key) as client:
+        item = _one(client, plural(kind), name, namespace)
+        path = f"/v1/resources/{plural(kind)}/{name}/events"
+        events = client.get(path, params=_in(namespace))["results"]
+    if output is not Output.TABLE:
+        out.emit({**item, "events": events}, output)
+        return
+    import yaml
+
+    metadata = item["metadata"]
+    out.say(f"{item['kind']} {item['spec'].get('name')}  ({metadata['annotations'].get('mixpeek.com/id')})")
+    out.say(f"generation {metadata['generation']}, {_age(metadata.get('creationTimestamp'))} old")
+    out.say("\nspec:")
+    out.say(_indent(yaml.safe_dump(item["spec"], sort_keys=False, allow_unicode=True)))
+    status = {key: value for key, value in (item.get("status") or {}).items() if key != "conditions"}
+    if status:
+        out.say("status:")
+        out.say(_indent(yaml.safe_dump(status, sort_keys=False, allow_unicode=True)))
+    rows = [
+        (each["type"], each["status"], each["reason"], each.get("message", ""))
+        for each in (item.get("status") or {}).get("conditions") or []
+    ]
+    out.table(["CONDITION", "STATUS", "REASON", "MESSAGE"], rows)
+    if events:
+        out.table(
+            ["AGE", "TYPE", "EVENT", "MESSAGE"],
+            [(_age(e["at"]), e["type"], e["reason"], e["message"]) for e in events],
+        )
+
+
+def wait(
+    resource: Annotated[str, typer.Argument(help="KIND/NAME, e.g. collection/articles.")],
+    for_: Annotated[str, typer.Option("--for", help="condition=NAME or delete.")] = "condition=Ready",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
+    namespace: NamespaceOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Wait until a condition is True or the resource is gone; exit code 1 when time runs out."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.core.errors import BadRequestError, NotFoundError
+
+    kind, separator, name = resource.partition("/")
+    wanted = for_.removeprefix("condition=")
+    if not separator or (for_ != "delete" and not for_.startswith("condition=")):
+        raise BadRequestError("use KIND/NAME and --for condition=NAME or --for delete")
+    deadline = time.monotonic() + timeout
+    last: dict[str, Any] = {}
+    with connect(server, api_key) as client:
+        while True:
+            try:
+                item = _one(client, plural(kind), name, namespace)
+            except NotFoundError:
+                if for_ == "delete":
+                    break
+                raise
+            last = condition(item, wanted)
+            if for_ != "delete" and last.get("status") == "True":
+                break
+            if time.monotonic() >= deadline:
+                out.fail(
+                    f"timed out: {resource} is {last.get('reason') or 'still there'}: {last.get('message', '')}"
+                )
+                raise typer.Exit(1)
+            time.sleep(0.2)
+    if output is Output.TABLE:
+        out.say(f"{resource} {'deleted' if for_ == 'delete' else 'condition met'}")
+    else:
+        out.emit({"resource": resource, "for": for_, "condition": last or None}, output)
+
+
+def delete(
+    kind: Annotated[str | None, typer.Argument(help="Kind; leave out with --file.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name or id.")] = None,
+    file: Annotated[
+        list[Path], typer.Option("--file", "-f", help="Delete what these manifests declare.", exists=True)
+    ] = [],  # noqa: B006
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    namespace: NamespaceOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Delete a resource with its data, or all that manifests declare, dependents first."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.core.errors import BadRequestError, NotFoundError
+
+    if file:
+        targets = _declared(file)
+    elif kind and name:
+        targets = [(plural(kind), name, namespace)]
+    else:
+        raise BadRequestError("name a KIND and a NAME, or --file")
+    if not yes:
+        out.say("This deletes, with all data:")
+        for each, called, _ in targets:
+            out.say(f"  {each}/{called}")
+        typer.confirm("Go on?", abort=True)
+    done: list[dict[str, Any]] = []
+    with connect(server, api_key) as client:
+        for each, called, inside in targets:
+            try:
+                answer = client.delete(f"/v1/resources/{each}/{called}", params=_in(inside))
+                done.append({"kind": each, "name": called, **(answer or {})})
+            except NotFoundError:
+                done.append(
+                    {"kind": each, "name": called, "deleted": False, "waiting_for": [], "missing": True}
+                )
+    if output is not Output.TABLE:
+        out.emit(done, output)
+    else:
+        for item in done:
+            if item.get("missing"):
+                out.say(f"{item['kind']}/{item['name']} was not there")
+            elif item.get("deleted"):
+                out.say(f"{item['kind']}/{item['name']} deleted")
+            else:
+                out.warn(
+                    f"{item['kind']}/{item['name']} waits for {', '.join(item.get('waiting_for') or ['its end'])}"
+                )
+    if any(not item.get("deleted") and not item.get("missing") for item in done):
+        raise typer.Exit(1)
+
+
+def _declared(files: list[Path]) -> list[tuple[str, str, str | None]]:
+    from mixpeek_operator.cli.commands.manifests import manifest_files
+    from mixpeek_operator.manifest.convert import declared_resources
+
+    texts = [(str(path), path.read_text()) for path in manifest_files(files)]
+    return [(section, name, namespace) for section, name, namespace in reversed(declared_resources(texts))]
+
+
+def _one(client: Client, kind: str, name: str, namespace: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = client.get(f"/v1/resources/{kind}/{name}", params=_in(namespace))
+    return found
+
+
+def _all(client: Client, kind: str, namespace: str | None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(f"/v1/resources/{kind}", params=_in(namespace))["results"]
+    return found
+
+
+def _in(namespace: str | None) -> dict[str, str]:
+    return {"namespace": namespace} if namespace else {}
+
+
+def _age(timestamp: str | None) -> str:
+    if not timestamp:
+        return ""
+    from datetime import UTC, datetime
+
+    seconds = int(
+        (datetime.now(UTC) - datetime.fromisoformat(timestamp.replace("Z", "+00:00"))).total_seconds()
+    )
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{max(seconds, 0)}s"
+
+
+def _indent(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.rstrip("\n").splitlines())
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (get, describe, wait, delete):
+        app.command(rich_help_panel="Resources")(command)

@@ -1,0 +1,135 @@
+"""`execute` and `explain`: ask a retriever from a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from mixpeek_operator.cli.options import (
+    DEFAULT_SERVER,
+    KeyOption,
+    NamespaceOption,
+    Output,
+    OutputOption,
+    ServerOption,
+)
+
+RetrieverArgument = Annotated[str, typer.Argument(help="Retriever, by name or id.")]
+InputOption = Annotated[
+    list[str], typer.Option("--input", "-i", help="Input, NAME=VALUE; JSON values keep their type.")
+]
+_HIDDEN = {"_internal", "document_id", "collection_id", "score", "root_object_id", "lineage_path", "vectors"}
+
+
+def inputs_of(pairs: list[str]) -> dict[str, Any]:
+    """Return the inputs of `NAME=VALUE` pairs; numbers, booleans, lists and objects are read as JSON."""
+    from mixpeek_operator.core.errors import BadRequestError
+
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise BadRequestError(f"--input takes NAME=VALUE, got {pair!r}")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def execute(
+    retriever: RetrieverArgument,
+    input_: InputOption = [],  # noqa: B006
+    filters: Annotated[str | None, typer.Option("--filters", help="Filter, as JSON.")] = None,
+    limit: Annotated[int, typer.Option(help="Documents to return.")] = 10,
+    namespace: NamespaceOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Run a retriever and print what it found."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.core.errors import BadRequestError
+
+    body: dict[str, Any] = {"inputs": inputs_of(input_), "limit": limit}
+    if filters:
+        try:
+            body["filters"] = json.loads(filters)
+        except json.JSONDecodeError as error:
+            raise BadRequestError(f"--filters is not JSON: {error.msg} at column {error.colno}") from error
+    with connect(server, api_key) as client:
+        answer = client.post(f"/v1/retrievers/{retriever}/execute", body, namespace=namespace)
+    if output is not Output.TABLE:
+        out.emit(answer, output)
+        return
+    print_documents(answer["documents"])
+    stages = (answer.get("stage_statistics") or {}).get("stages") or {}
+    timings = ", ".join(f"{name} {value.get('duration_ms', 0):.1f} ms" for name, value in stages.items())
+    out.say(f"{len(answer['documents'])} documents, {answer.get('status')}; {timings}", colour="bright_black")
+
+
+def print_documents(documents: list[dict[str, Any]], *, title: str | None = None, width: int = 64) -> None:
+    """Print documents as a table: score first, then the fields that most of them have."""
+    from mixpeek_operator.cli import output as out
+
+    fields: dict[str, int] = {}
+    for document in documents:
+        for name in document:
+            if name not in _HIDDEN and not name.startswith("_"):
+                fields[name] = fields.get(name, 0) + 1
+    columns = sorted(fields, key=lambda name: -fields[name])[:6]
+    rows = []
+    for position, document in enumerate(documents, 1):
+        score = document.get("score")
+        shown = [_short(document.get(name), width) for name in columns]
+        rows.append((position, f"{score:.3f}" if isinstance(score, int | float) else "", *shown))
+    out.table(["#", "SCORE", *(name.upper() for name in columns)], rows, title=title)
+
+
+def explain(
+    retriever: RetrieverArgument,
+    input_: InputOption = [],  # noqa: B006
+    namespace: NamespaceOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    api_key: KeyOption = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show how a retriever would run, without running it."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.cli.client import connect
+
+    with connect(server, api_key) as client:
+        answer = client.post(
+            f"/v1/retrievers/{retriever}/explain", {"inputs": inputs_of(input_)}, namespace=namespace
+        )
+    if output is not Output.TABLE:
+        out.emit(answer, output)
+        return
+    rows = [
+        (
+            step["stage_index"],
+            step["stage_name"],
+            step["stage_type"],
+            step.get("estimated_input"),
+            step.get("estimated_output"),
+            f"{step.get('estimated_duration_ms') or 0:.1f} ms",
+            step.get("estimated_cost_credits"),
+        )
+        for step in answer["execution_plan"]
+    ]
+    out.table(["#", "STAGE", "TYPE", "#IN", "#OUT", "TIME", "CREDITS"], rows)
+
+
+def _short(value: Any, width: int) -> str:
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (execute, explain):
+        app.command(rich_help_panel="Search")(command)
