@@ -1,0 +1,66 @@
+"""The HTTP front door: every module of `api/routes` behind one layer of identification, limits and errors."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from mixpeek_operator import __version__
+from mixpeek_operator.api import auth, errors, openapi, routes
+from mixpeek_operator.api.middleware import BodyLimits, HttpMetrics, RequestLayer
+from mixpeek_operator.api.responses import Json
+from mixpeek_operator.api.routing import Routes
+from mixpeek_operator.api.services import Services
+from mixpeek_operator.core.errors import InternalError
+from mixpeek_operator.core.registry import discover
+from mixpeek_operator.core.settings import Settings
+
+_FORM_OVERHEAD = 1024 * 1024
+"""Bytes that boundaries and other fields of a form may add to the file in it."""
+
+
+def create_app(services: Services, settings: Settings) -> FastAPI:
+    """Return the application over `services`. InternalError when a route says nothing about who may call it.
+
+    Starting and stopping the parts is `main`'s work: the app holds them and owns none.
+    """
+    app = FastAPI(
+        title="mixpeek-operator",
+        version=__version__,
+        description="A multimodal data warehouse declared as resources.",
+        default_response_class=Json,
+        docs_url="/docs",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    errors.install(app)
+    openapi.install(app)
+    for name, build in discover(routes, "router", FunctionType).items():
+        router = build(services)
+        if not isinstance(router, Routes):
+            raise InternalError(f"router() of api/routes/{name} must return Routes")
+        for route in router.routes:
+            _check(route, name)
+            app.router.routes.append(route)
+    limits = BodyLimits(
+        settings.max_body_bytes,
+        (
+            ("/v1/manifest/", settings.max_manifest_bytes + _FORM_OVERHEAD),
+            ("/v1/blobs/", settings.max_upload_bytes),
+        ),
+    )
+    app.add_middleware(RequestLayer, limits=limits, metrics=HttpMetrics(services.metrics))
+    return app
+
+
+def _check(route: object, module: str) -> None:
+    if not isinstance(route, APIRoute):
+        return
+    if len(route.methods or ()) != 1:
+        raise InternalError(f"api/routes/{module}: {route.path} must take one method per route")
+    guarded = any(getattr(item.call, "permission", None) for item in route.dependant.dependencies)
+    if not guarded and not auth.is_public(route.path):
+        raise InternalError(f"api/routes/{module}: {route.path} asks for no permission and is not public")

@@ -1,0 +1,72 @@
+"""Request bodies: read once with orjson, validated by a pydantic model where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from fastapi import Depends, Request
+from pydantic import BaseModel, ValidationError
+
+from mixpeek_operator.api.errors import from_pydantic, not_json
+from mixpeek_operator.core.errors import Problem, SpecError
+
+M = TypeVar("M", bound=BaseModel)
+REF_TEMPLATE = "#/components/schemas/{model}"
+
+
+async def read(request: Request) -> Any:
+    """Return the JSON body, None when it is empty. BadRequestError when it is not JSON.
+
+    The content type is not looked at: clients that send JSON under another one are understood.
+    """
+    cached = request.scope.get("json_body", request)
+    if cached is not request:
+        return cached
+    raw = await request.body()
+    try:
+        value = orjson.loads(raw) if raw.strip() else None
+    except orjson.JSONDecodeError as error:
+        raise not_json(str(error)) from error
+    request.scope["json_body"] = value
+    return value
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """Return the body, a JSON object; an empty body is an empty object."""
+    value = await read(request)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        problem = Problem("dict_type", "the body must be a JSON object", location=("body",))
+        raise SpecError.of([problem])
+    return value
+
+
+JsonObject = Annotated[dict[str, Any], Depends(json_object)]
+"""The JSON object of the body, as a parameter of a route."""
+
+
+def parse(model: type[M], value: Any) -> M:
+    """Return `value` as a model. SpecError with every mistake, located in the body."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise from_pydantic(error) from error
+
+
+def documented(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """Return `openapi_extra=` for a route that reads its body itself: the schema of the body in OpenAPI."""
+    schema = model.model_json_schema(ref_template=REF_TEMPLATE)
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def body(model: type[M]) -> Callable[[Request], Any]:
+    """Return the dependency that reads the body as `model`, for `Annotated[Model, Depends(...)]`."""
+
+    async def validated(request: Request) -> M:
+        return parse(model, await json_object(request))
+
+    validated.body_model = model  # type: ignore[attr-defined]
+    return validated

@@ -1,0 +1,86 @@
+"""Logs: structured events, as JSON for machines and coloured lines for people, and never a secret."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import orjson
+import structlog
+
+_SECRET_NAMES = re.compile(
+    r"(?i)(^|_)(authorization|password|passphrase|token|secret|secret_value|api_key|encryption_key|private_key)$"
+)
+_SECRET_VALUES = re.compile(r"\bsk_[A-Za-z0-9]{12,}|(?i:bearer)\s+[^\s,;\"']{6,}")
+_HIDDEN = "[hidden]"
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+
+def configure(level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:
+    """Set up logging for this process: ours and every library's, in one format.
+
+    `format` is json, console, or auto (console on a terminal). Called once, by the program that runs.
+    """
+    target = stream or sys.stderr
+    number = _LEVELS.get(level.lower(), 20)
+    console = format == "console" or (format == "auto" and target.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering: list[Any] = (
+        [hide_secrets, structlog.dev.ConsoleRenderer(colors=target.isatty())]
+        if console
+        else [structlog.processors.format_exc_info, hide_secrets, structlog.processors.JSONRenderer(_dumps)]
+    )
+    structlog.configure(
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(target),
+        cache_logger_on_first_use=stream is None,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(number, logging.INFO) if number > logging.DEBUG else number)
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "watchfiles"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def hide_secrets(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace values under secret-looking names, and keys and bearer tokens wherever they stand."""
+    for name, value in event.items():
+        if value is None or isinstance(value, bool | int | float):
+            continue
+        if _SECRET_NAMES.search(name):
+            event[name] = _HIDDEN
+        else:
+            event[name] = _hidden(value)
+    return event
+
+
+def _hidden(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SECRET_VALUES.sub(_HIDDEN, value)
+    if isinstance(value, dict):
+        return {
+            key: _HIDDEN if isinstance(key, str) and _SECRET_NAMES.search(key) else _hidden(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_hidden(item) for item in value]
+    return value
+
+
+def _dumps(event: Any, **options: Any) -> str:
+    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
