@@ -51,9 +51,7 @@ class Client:
         """Return the decoded JSON answer of a POST with a JSON body."""
         return self.request("POST", path, namespace=namespace, json=body, **options)
 
-    def delete(
-        self, path: str, *, namespace: str | None = None, params: Mapping[str, Any] | None = None
-    ) -> Any:
+    def delete(self, path: str, *, namespace: str | None = None, params: Mapping[str, Any] | None = None) -> Any:
         """Return the decoded JSON answer of a DELETE, None when it has no body."""
         return self.request("DELETE", path, namespace=namespace, params=params)
 

@@ -21,23 +21,17 @@ DEFAULT_SERVER = "http://127.0.0.1:7007"
 
 ServerOption = Annotated[
     str,
-    typer.Option(
-        "--server", envvar="MIXPEEK_SERVER", help="Base URL of the server.", rich_help_panel="Server"
-    ),
+    typer.Option("--server", envvar="MIXPEEK_SERVER", help="Base URL of the server."),
 ]
 KeyOption = Annotated[
     str | None,
-    typer.Option(
-        "--api-key", envvar="MIXPEEK_API_KEY", help="API key.", show_default=False, rich_help_panel="Server"
-    ),
+    typer.Option("--api-key", envvar="MIXPEEK_API_KEY", help="API key.", show_default=False),
 ]
 NamespaceOption = Annotated[
     str | None,
     typer.Option("--namespace", "-n", envvar="MIXPEEK_NAMESPACE", help="Namespace, by name or id."),
 ]
-OutputOption = Annotated[
-    Output, typer.Option("--output", "-o", help="table for a person, json or yaml for a program.")
-]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="table for a person, json or yaml for a program.")]
 FilesArgument = Annotated[
     list[Path],
     typer.Argument(help="Manifest files or folders (every .yaml, .yml and .json in them).", exists=True),

@@ -27,9 +27,7 @@ _CHUNK = 200
 def upload(
     bucket: Annotated[str, typer.Argument(help="Bucket, by name or id.")],
     files: Annotated[list[Path], typer.Argument(help="Files to upload.", exists=True, dir_okay=False)],
-    property_: Annotated[
-        str, typer.Option("--property", help="Schema property that holds the file.")
-    ] = "content",
+    property_: Annotated[str, typer.Option("--property", help="Schema property that holds the file.")] = "content",
     field: Annotated[list[str], typer.Option("--field", help="Value for every object, NAME=VALUE.")] = [],  # noqa: B006
     namespace: NamespaceOption = None,
     server: ServerOption = DEFAULT_SERVER,
@@ -47,9 +45,7 @@ def upload(
         for path in _progress(files, "uploading", quiet=output is not Output.TABLE):
             if path.suffix == ".jsonl":
                 for chunk in _chunks(path, fields):
-                    answer = client.post(
-                        f"/v1/buckets/{bucket}/objects/batch", {"objects": chunk}, namespace=namespace
-                    )
+                    answer = client.post(f"/v1/buckets/{bucket}/objects/batch", {"objects": chunk}, namespace=namespace)
                     made += [item["object_id"] for item in answer.get("succeeded") or []]
                     failed += [{"file": str(path), **item} for item in answer.get("failed") or []]
                 continue
@@ -67,9 +63,7 @@ def upload(
                 namespace=namespace,
             )
             client.put_signed(slot["presigned_url"], path.read_bytes(), kind)
-            answer = client.post(
-                f"/v1/buckets/{bucket}/uploads/{slot['upload_id']}/confirm", {}, namespace=namespace
-            )
+            answer = client.post(f"/v1/buckets/{bucket}/uploads/{slot['upload_id']}/confirm", {}, namespace=namespace)
             made.append(str(answer.get("object_id") or answer.get("upload_id")))
     if output is not Output.TABLE:
         out.emit({"object_ids": made, "failed": failed}, output)
@@ -140,9 +134,7 @@ def follow(read: Any, *, timeout_s: float, quiet: bool) -> dict[str, Any]:
             if state["status"] in TERMINAL:
                 return state
             if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"batch {state['batch_id']} is still {state['status']} after {timeout_s:.0f} s"
-                )
+                raise UnavailableError(f"batch {state['batch_id']} is still {state['status']} after {timeout_s:.0f} s")
             time.sleep(delay)
             delay = min(delay * 1.5, 1.0)
 
@@ -181,9 +173,7 @@ def _chunks(path: Path, fields: dict[str, Any]) -> Iterator[list[dict[str, Any]]
             try:
                 body = json.loads(line)
             except json.JSONDecodeError as error:
-                raise BadRequestError(
-                    f"not JSON: {error.msg}", place=Place(str(path), number, error.colno)
-                ) from error
+                raise BadRequestError(f"not JSON: {error.msg}", place=Place(str(path), number, error.colno)) from error
             chunk.append({**fields, **body})
             if len(chunk) == _CHUNK:
                 yield chunk
@@ -202,4 +192,4 @@ def _progress(files: list[Path], word: str, *, quiet: bool) -> Iterator[Path]:
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (upload, batch):
-        app.command(rich_help_panel="Data")(command)
+        app.command()(command)

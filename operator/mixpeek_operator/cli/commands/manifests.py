@@ -40,10 +40,7 @@ def manifest_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _parts(paths: Sequence[Path]) -> list[tuple[str, tuple[str, bytes, str]]]:
-    return [
-        ("manifest_file", (str(path), path.read_bytes(), "application/x-yaml"))
-        for path in manifest_files(paths)
-    ]
+    return [("manifest_file", (str(path), path.read_bytes(), "application/x-yaml")) for path in manifest_files(paths)]
 
 
 def _parameters(pairs: Sequence[str]) -> dict[str, str]:
@@ -69,14 +66,10 @@ def _messages(answer: dict[str, Any]) -> None:
 
 def apply(
     files: FilesArgument,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")] = False,
     mode: Annotated[str, typer.Option(help="upsert, create_missing or create_only.")] = "upsert",
     wait_seconds: Annotated[float, typer.Option("--timeout", help="Seconds to wait for Ready.")] = 120.0,
-    seed: Annotated[
-        bool, typer.Option("--wait-for-seed", help="Wait until seed objects are ingested.")
-    ] = False,
+    seed: Annotated[bool, typer.Option("--wait-for-seed", help="Wait until seed objects are ingested.")] = False,
     acceptance: Annotated[bool, typer.Option("--run-acceptance", help="Run the acceptance steps.")] = False,
     param: ParameterOption = [],  # noqa: B006
     server: ServerOption = DEFAULT_SERVER,
@@ -114,10 +107,7 @@ def apply(
         ]
         out.table(["KIND", "NAME", "STATUS", "ID"], rows)
         _messages(answer)
-        counts = [
-            f"{answer.get(f'{word}_count') or 0} {word}"
-            for word in ("created", "updated", "skipped", "failed")
-        ]
+        counts = [f"{answer.get(f'{word}_count') or 0} {word}" for word in ("created", "updated", "skipped", "failed")]
         if dry_run:
             out.say(f"dry run: {answer.get('would_create_count') or 0} would be created, nothing was changed")
         else:
@@ -175,16 +165,11 @@ def lint(
     from mixpeek_operator.cli.client import connect
 
     with connect(server, api_key) as client:
-        answer = client.request(
-            "POST", "/v1/manifest/lint", params={"skip_rules": skip_rules}, files=_parts(files)
-        )
+        answer = client.request("POST", "/v1/manifest/lint", params={"skip_rules": skip_rules}, files=_parts(files))
     if output is not Output.TABLE:
         out.emit(answer, output)
     else:
-        rows = [
-            (item["severity"], item["code"], item.get("location"), item["message"])
-            for item in answer["results"]
-        ]
+        rows = [(item["severity"], item["code"], item.get("location"), item["message"]) for item in answer["results"]]
         if rows:
             out.table(["SEVERITY", "RULE", "PLACE", "MESSAGE"], rows)
         else:
@@ -299,4 +284,4 @@ def convert(
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (apply, validate, lint, diff, export, convert, generate):
-        app.command(rich_help_panel="Manifests")(command)
+        app.command()(command)

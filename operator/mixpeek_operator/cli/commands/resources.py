@@ -25,9 +25,7 @@ KINDS = ("namespaces", "buckets", "collections", "extractors", "taxonomies", "cl
 _SHORT = {"ns": "namespaces", "bkt": "buckets", "col": "collections", "ext": "extractors", "tax": "taxonomies",
           "taxonomy": "taxonomies", "clust": "clusters", "ret": "retrievers"}  # fmt: skip
 
-KindArgument = Annotated[
-    str, typer.Argument(help=f"One of {', '.join(KINDS)}; singular and short names work.")
-]
+KindArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; singular and short names work.")]
 
 
 def plural(kind: str) -> str:
@@ -165,9 +163,7 @@ def wait(
             if for_ != "delete" and last.get("status") == "True":
                 break
             if time.monotonic() >= deadline:
-                out.fail(
-                    f"timed out: {resource} is {last.get('reason') or 'still there'}: {last.get('message', '')}"
-                )
+                out.fail(f"timed out: {resource} is {last.get('reason') or 'still there'}: {last.get('message', '')}")
                 raise typer.Exit(1)
             time.sleep(0.2)
     if output is Output.TABLE:
@@ -211,9 +207,7 @@ def delete(
                 answer = client.delete(f"/v1/resources/{each}/{called}", params=_in(inside))
                 done.append({"kind": each, "name": called, **(answer or {})})
             except NotFoundError:
-                done.append(
-                    {"kind": each, "name": called, "deleted": False, "waiting_for": [], "missing": True}
-                )
+                done.append({"kind": each, "name": called, "deleted": False, "waiting_for": [], "missing": True})
     if output is not Output.TABLE:
         out.emit(done, output)
     else:
@@ -223,9 +217,7 @@ def delete(
             elif item.get("deleted"):
                 out.say(f"{item['kind']}/{item['name']} deleted")
             else:
-                out.warn(
-                    f"{item['kind']}/{item['name']} waits for {', '.join(item.get('waiting_for') or ['its end'])}"
-                )
+                out.warn(f"{item['kind']}/{item['name']} waits for {', '.join(item.get('waiting_for') or ['its end'])}")
     if any(not item.get("deleted") and not item.get("missing") for item in done):
         raise typer.Exit(1)
 
@@ -257,9 +249,7 @@ def _age(timestamp: str | None) -> str:
         return ""
     from datetime import UTC, datetime
 
-    seconds = int(
-        (datetime.now(UTC) - datetime.fromisoformat(timestamp.replace("Z", "+00:00"))).total_seconds()
-    )
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(timestamp.replace("Z", "+00:00"))).total_seconds())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{seconds // size}{unit}"
@@ -273,4 +263,4 @@ def _indent(text: str) -> str:
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (get, describe, wait, delete):
-        app.command(rich_help_panel="Resources")(command)
+        app.command()(command)

@@ -102,9 +102,7 @@ def explain(
     from mixpeek_operator.cli.client import connect
 
     with connect(server, api_key) as client:
-        answer = client.post(
-            f"/v1/retrievers/{retriever}/explain", {"inputs": inputs_of(input_)}, namespace=namespace
-        )
+        answer = client.post(f"/v1/retrievers/{retriever}/explain", {"inputs": inputs_of(input_)}, namespace=namespace)
     if output is not Output.TABLE:
         out.emit(answer, output)
         return
@@ -132,4 +130,4 @@ def _short(value: Any, width: int) -> str:
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (execute, explain):
-        app.command(rich_help_panel="Search")(command)
+        app.command()(command)

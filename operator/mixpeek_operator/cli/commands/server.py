@@ -21,9 +21,7 @@ def serve(data: DataOption = None, host: HostOption = None, port: PortOption = N
     run(data=data, host=host, port=port)
 
 
-def up(
-    files: FilesArgument, data: DataOption = None, host: HostOption = None, port: PortOption = None
-) -> None:
+def up(files: FilesArgument, data: DataOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Serve, apply the files, and apply them again whenever they change."""
     from mixpeek_operator.main import run
 
@@ -33,4 +31,4 @@ def up(
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for command in (serve, up):
-        app.command(rich_help_panel="Server")(command)
+        app.command()(command)
