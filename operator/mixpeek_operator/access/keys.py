@@ -179,9 +179,7 @@ class Keys:
         ]
         return {**record, "key": token}, writes
 
-    async def list_of(
-        self, user: Mapping[str, Any], *, include_revoked: bool = False
-    ) -> list[dict[str, Any]]:
+    async def list_of(self, user: Mapping[str, Any], *, include_revoked: bool = False) -> list[dict[str, Any]]:
         """Return the user's keys, oldest first, without the keys themselves."""
         mine = equals("user_id", user["user_id"])
         wanted = mine if include_revoked else all_of(mine, equals("status", "active"))
@@ -192,11 +190,13 @@ class Keys:
         """Return the user's active key of that name (or `key_id`). NotFoundError otherwise."""
         return self._shown(await self._active(user, name))
 
-    async def update(self, user: Mapping[str, Any], name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    async def update(
+        self, user: Mapping[str, Any], name: str, changes: Mapping[str, Any], *, changed_by: str | None
+    ) -> dict[str, Any]:
         """Change name, description, permissions, expiry, origins or rate of a key, or revoke it by status."""
         _refuse_unsupported(changes)
         if changes.get("status") == "revoked":
-            return await self.revoke(user, name, revoked_by=None)
+            return await self.revoke(user, name, revoked_by=changed_by)
         record = await self._active(user, name)
         changed = dict(record)
         for field in ("name", "description", "rate_limit_override"):
@@ -305,9 +305,7 @@ class Keys:
 
     async def _records(self, user: Mapping[str, Any], wanted: Any) -> list[dict[str, Any]]:
         both = all_of(equals("user_id", user["user_id"]), wanted)
-        return [
-            dict(item.body) for item in await self._store.find(TABLE, str(user["internal_id"]), filter=both)
-        ]
+        return [dict(item.body) for item in await self._store.find(TABLE, str(user["internal_id"]), filter=both)]
 
     def _forget(self, hashed: str) -> None:
         self._epoch += 1

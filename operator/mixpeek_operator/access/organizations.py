@@ -85,12 +85,27 @@ class Organizations:
         await self._store.put(TABLE, ALL, organization, changed)
         return changed
 
+    async def create(self, name: str, *, admin_email: str, api_key: str | None = None) -> tuple[dict[str, Any], str]:
+        """Make an organization with its administrator; returns it and the administrator's key, shown once."""
+        organization, _, token, writes = self._draft(name, admin_email, api_key)
+        await self._store.transact(writes)
+        return organization, token
+
     async def _create_first(self, api_key: str | None) -> Bootstrap:
+        organization, admin, token, writes = self._draft("default", _ADMIN_EMAIL, api_key)
+        internal_id = str(organization["internal_id"])
+        marker = {"internal_id": internal_id, "admin": admin["email"]}
+        await self._store.transact([Write(TABLE, ALL, _FIRST, marker, 0), *writes])
+        return Bootstrap(internal_id, created=True, key=None if api_key else token)
+
+    def _draft(
+        self, name: str, admin_email: str, api_key: str | None
+    ) -> tuple[dict[str, Any], dict[str, Any], str, list[Write]]:
         now = stamp(self._clock.now())
         organization: dict[str, Any] = {
             "internal_id": ids.random("int"),
             "organization_id": ids.random("org"),
-            "organization_name": "default",
+            "organization_name": name,
             "account_type": "enterprise",
             "logo_url": None,
             "billing_email": None,
@@ -99,24 +114,15 @@ class Organizations:
             "created_at": now,
             "updated_at": now,
         }
-        internal_id = str(organization["internal_id"])
         admin, user_write = self._users.draft(
             organization,
-            {"email": _ADMIN_EMAIL, "user_name": "Administrator", "role": "admin"},
+            {"email": admin_email, "user_name": "Administrator", "role": "admin"},
             created_by=None,
         )
         token = api_key or new_token()
         _, key_writes = self._keys.draft(admin, _key_request(), created_by=None, token=token)
-        marker = {"internal_id": internal_id, "admin": admin["email"]}
-        await self._store.transact(
-            [
-                Write(TABLE, ALL, _FIRST, marker, 0),
-                Write(TABLE, ALL, internal_id, organization, 0),
-                user_write,
-                *key_writes,
-            ]
-        )
-        return Bootstrap(internal_id, created=True, key=None if api_key else token)
+        writes = [Write(TABLE, ALL, str(organization["internal_id"]), organization, 0), user_write, *key_writes]
+        return organization, admin, token, writes
 
     async def _replace_key(self, organization: str, email: str, api_key: str) -> None:
         admin = await self._users.get(organization, email)

@@ -81,9 +81,7 @@ class StoredSecrets:
             raise self._missing(name)
         sealed = base64.b64decode(record.body["sealed"])
         try:
-            opened = self._cipher.decrypt(
-                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _binding(organization, name)
-            )
+            opened = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _binding(organization, name))
         except InvalidTag as error:
             other = record.body["key_id"] != self._key_id
             why = "was encrypted with another key" if other else "is damaged"

@@ -13,6 +13,8 @@ from mixpeek_operator.access.keys import PERMISSIONS, Principal
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.errors import ForbiddenError, InternalError, UnauthorizedError
 
+ANY = "any"
+"""Asks for a valid key and nothing more."""
 _PUBLIC = re.compile(
     r"/v1/(health(/liveness|/beat)?|discovery(/.*)?|retrievers/stages|collections/features(/.*)?|public/.*|blobs/.*)"
     r"|/metrics|/openapi\.json|/docs(/.*)?"
@@ -50,12 +52,12 @@ def requires(permission: str) -> Callable[[Request], Awaitable[Principal]]:
 
     `api/routing.Routes` adds it to every route by itself; name it to ask for another permission.
     """
-    if permission not in PERMISSIONS:
+    if permission not in (*PERMISSIONS, ANY):
         raise InternalError(f"no permission {permission!r}; there are {', '.join(PERMISSIONS)}")
 
     async def check(request: Request) -> Principal:
         principal = await identify(request)
-        if permission not in principal.permissions and not principal.may(permission):
+        if permission != ANY and not principal.may(permission):
             held = ", ".join(sorted(principal.permissions)) or "nothing"
             raise ForbiddenError(
                 f"the API key {principal.key_name!r} may {held}; this needs the permission {permission!r}",

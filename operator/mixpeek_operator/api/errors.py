@@ -129,9 +129,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Json:
         message = f"there is no {request.method} {request.url.path}"
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.url.path} does not take {request.method}" + (
-            f"; it takes {allowed}" if allowed else ""
-        )
+        message = f"{request.url.path} does not take {request.method}" + (f"; it takes {allowed}" if allowed else "")
     return Json(envelope(error.status_code, message, type_, code), error.status_code, error.headers)
 
 

@@ -179,6 +179,4 @@ async def _drain(receive: Receive, received: int, last: Message | None = None) -
 
 
 def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(
-        f"the request body is over the limit of {limit} bytes", details={"limit_bytes": limit}
-    )
+    return TooLargeError(f"the request body is over the limit of {limit} bytes", details={"limit_bytes": limit})

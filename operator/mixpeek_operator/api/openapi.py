@@ -64,9 +64,7 @@ def install(app: FastAPI) -> None:
 
 def build(app: FastAPI) -> dict[str, Any]:
     """Return the document for the app's routes."""
-    document = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes
-    )
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = document.setdefault("components", {})
     schemas: dict[str, Any] = components.setdefault("schemas", {})
     schemas.pop("HTTPValidationError", None)
@@ -95,9 +93,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
             parameters.append(_NAMESPACE_PARAMETER)
         elif getattr(call, "lists", False):
             named = {item["name"] for item in parameters}
-            parameters.extend(
-                {**item, "in": "query"} for item in _LIST_PARAMETERS if item["name"] not in named
-            )
+            parameters.extend({**item, "in": "query"} for item in _LIST_PARAMETERS if item["name"] not in named)
         model = getattr(call, "body_model", None)
         if model is not None:
             operation.update(documented(model))
@@ -136,8 +132,7 @@ def _hoist(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
 def _repoint(value: Any, renamed: dict[str, str]) -> Any:
     if isinstance(value, dict):
         return {
-            key: _pointed(item, renamed) if key == "$ref" else _repoint(item, renamed)
-            for key, item in value.items()
+            key: _pointed(item, renamed) if key == "$ref" else _repoint(item, renamed) for key, item in value.items()
         }
     if isinstance(value, list):
         return [_repoint(item, renamed) for item in value]

@@ -21,9 +21,7 @@ class Json(Response):
 
     media_type = "application/json"
 
-    def __init__(
-        self, content: Any = None, status_code: int = 200, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, content: Any = None, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(content=encode(content), status_code=status_code, headers=headers)
 
     def render(self, content: Any) -> bytes:
