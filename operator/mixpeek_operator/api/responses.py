@@ -22,9 +22,10 @@ class Json(Response):
     media_type = "application/json"
 
     def __init__(self, content: Any = None, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(content=encode(content), status_code=status_code, headers=headers)
+        super().__init__(content=content, status_code=status_code, headers=headers)
 
     def render(self, content: Any) -> bytes:
+        """JSON that is encoded already (bytes) is sent as it is."""
         return content if isinstance(content, bytes) else encode(content)
 
 

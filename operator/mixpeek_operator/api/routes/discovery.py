@@ -1,0 +1,117 @@
+"""What this server offers: extractors, stages and the manifest's schema. Public, for people and for agents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel
+
+from mixpeek_operator.api.catalog import extractor_discovery, stage_discovery
+from mixpeek_operator.api.responses import Json
+from mixpeek_operator.api.routing import Routes
+from mixpeek_operator.api.services import Services
+from mixpeek_operator.core.errors import NotFoundError
+from mixpeek_operator.core.fields import Ref
+from mixpeek_operator.core.kind import KindSchema
+
+_VERSION = "1.0"
+_LOOP = [
+    "GET /v1/discovery for extractors, stages and schemas",
+    "POST /v1/manifest/validate until it is valid",
+    "POST /v1/manifest/lint for what is allowed but unwise",
+    "POST /v1/manifest/diff to see what an apply would change",
+    "POST /v1/manifest/apply",
+]
+
+
+def router(services: Services) -> Routes:
+    """Routes of `/v1/discovery`."""
+    routes = Routes(tags=["Discovery"])
+    schema: dict[str, Any] = {}
+
+    def manifest_schema() -> dict[str, Any]:
+        # Kinds do not change while the server runs, and their JSON schemas are large.
+        if not schema:
+            schema.update(describe(services.kinds))
+        return schema
+
+    def extractors() -> list[dict[str, Any]]:
+        return [extractor_discovery(info) for _, info in sorted(services.catalog.extractors().items())]
+
+    def stages() -> list[dict[str, Any]]:
+        return [stage_discovery(info) for _, info in sorted(services.catalog.stages().items())]
+
+    @routes.get("/v1/discovery")
+    async def discover() -> Json:
+        return Json({"extractors": extractors(), "stages": stages(), "manifest_schema": manifest_schema()})
+
+    @routes.get("/v1/discovery/extractors")
+    async def list_extractors() -> Json:
+        return Json(extractors())
+
+    @routes.get("/v1/discovery/stages")
+    async def list_stages(category: str | None = None) -> Json:
+        return Json([item for item in stages() if category in (None, item["category"])])
+
+    @routes.get("/v1/discovery/schema")
+    async def get_manifest_schema(resource_type: str | None = None) -> Json:
+        known = manifest_schema()
+        if resource_type is None:
+            return Json(known)
+        if resource_type not in known["schemas"]:
+            types = ", ".join(known["resource_types"])
+            raise NotFoundError(f"no resource type {resource_type!r}; there are {types}")
+        return Json(
+            {
+                **known,
+                "resource_types": [resource_type],
+                "schemas": {resource_type: known["schemas"][resource_type]},
+                "dependency_graph": {resource_type: known["dependency_graph"][resource_type]},
+                "examples": {resource_type: known["examples"][resource_type]},
+            }
+        )
+
+    return routes
+
+
+def describe(kinds: Mapping[str, KindSchema]) -> dict[str, Any]:
+    """Return the manifest's sections: schema, dependencies and an example of each, from the kinds themselves."""
+    schemas = sorted(kinds.values(), key=lambda kind: kind.plural)
+    plural = {kind.name: kind.plural for kind in schemas}
+    return {
+        "manifest_version": _VERSION,
+        "resource_types": [kind.plural for kind in schemas],
+        "schemas": {kind.plural: kind.spec.model_json_schema(by_alias=False) for kind in schemas},
+        "dependency_graph": {
+            kind.plural: sorted(plural[name] for name in set(_referred(kind.spec)) if name in plural)
+            for kind in schemas
+        },
+        "examples": {kind.plural: _example(kind) for kind in schemas},
+        "authoring_loop": _LOOP,
+    }
+
+
+def _example(kind: KindSchema) -> str:
+    """A section with one entry, made of the examples that every required field of the spec carries."""
+    fields = kind.spec.model_fields
+    entry = {name: field.examples[0] for name, field in fields.items() if field.is_required() and field.examples}
+    return yaml.safe_dump({kind.plural: [entry]}, sort_keys=False, allow_unicode=True)
+
+
+def _referred(model: type[BaseModel], seen: frozenset[type[BaseModel]] = frozenset()) -> Iterator[str]:
+    """Yield the kinds that the fields of a spec refer to, those of nested models too."""
+    for field in model.model_fields.values():
+        yield from (mark.kind for mark in field.metadata if isinstance(mark, Ref))
+        yield from _marked(field.annotation, seen | {model})
+
+
+def _marked(annotation: Any, seen: frozenset[type[BaseModel]]) -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation not in seen:
+            yield from _referred(annotation, seen)
+        return
+    yield from (mark.kind for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Ref))
+    for part in get_args(annotation):
+        yield from _marked(part, seen)
