@@ -14,9 +14,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """The string names a resource of `kind` in the same Mixpeek namespace (by name or id)."""
+    """The string names a resource of `kind` in the same Mixpeek namespace (by name or id).
+
+    `ordered=False`: the target may be created later. It is checked and translated like any other, but makes no
+    edge in the graph (a collection names the clusters that run over it, and they name the collection).
+    """
 
     kind: str
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

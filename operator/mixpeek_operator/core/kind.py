@@ -19,6 +19,10 @@ class Reference:
     path: tuple[str | int, ...]
     kind: str
     value: str
+    ordered: bool = True
+    """False: checked and translated, but no edge in the graph."""
+    in_key: bool = False
+    """The last element of `path` is itself the name (a mapping keyed by resources)."""
 
 
 @dataclass(frozen=True, slots=True)
