@@ -6,7 +6,6 @@ import difflib
 import types
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -152,7 +151,6 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__} (put it in quotes to make it text)"
 
 
-@cache
 def _models(annotation: Any) -> tuple[type[BaseModel], ...]:
     """Every model directly behind an annotation: through Annotated, unions, lists and mapping values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -229,6 +227,8 @@ def _key_as_written(
         return part, ()
     if not isinstance(part, str):
         return None, ()
+    if part.startswith("config."):
+        return part.removeprefix("config."), ("config",)
     spellings = [camel(part)]
     for owner in owners:
         if issubclass(owner, SpecModel):
