@@ -33,7 +33,6 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
         default_response_class=Json,
         docs_url="/docs",
         redoc_url=None,
-        redirect_slashes=False,
     )
     app.state.services = services
     errors.install(app)
