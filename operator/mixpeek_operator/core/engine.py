@@ -1,0 +1,421 @@
+"""One level-triggered reconcile for every kind and every trigger.
+
+resolve references → observe → plan → act → observe again → status, computed once and written once. Nothing is
+remembered between two visits except what the store holds, so a visit may be cut off anywhere and repeated.
+The engine knows no kind, no store and no front door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from mixpeek_operator.core import conditions, ids
+from mixpeek_operator.core.catalog import Catalog
+from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.conditions import SYNCED, Finding, Reason
+from mixpeek_operator.core.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InternalError,
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    SpecError,
+    UnavailableError,
+)
+from mixpeek_operator.core.index import ResourceIndex
+from mixpeek_operator.core.lifecycle import (
+    Client,
+    Facilities,
+    Kind,
+    Refs,
+    Report,
+    Step,
+    Subject,
+    Waiting,
+    mint_id,
+)
+from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Event, Resource, ResourceKey
+from mixpeek_operator.ports.resources import Change, ResourceStore
+
+_log = structlog.get_logger(__name__)
+
+
+class Again(StrEnum):
+    """When the same resource should be visited again without a change."""
+
+    NO = "no"
+    """Only when something changes, or at the next drift check."""
+    BACKOFF = "backoff"
+    """Soon, then ever later."""
+    SLOW = "slow"
+    """At the longest delay of the backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the queue has to know after a visit."""
+
+    again: Again = Again.NO
+    after_s: float | None = None
+    """Visit again after this many seconds: something exists and is not ready yet."""
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one visit has found out so far; becomes the status."""
+
+    kind: Kind
+    resource: Resource
+    subject: Subject | None = None
+    want: Any = None
+    have: Any = None
+    observed: bool = False
+    synced: Finding = field(default_factory=lambda: Finding(SYNCED, True, Reason.IN_SYNC))
+    applied: bool = False
+    done: list[Step] = field(default_factory=list)
+    lost: bool = False
+    gone: bool = False
+    again: Again = Again.NO
+    silent: bool = False
+    events: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+class Engine:
+    """Makes what is there equal to what is declared, one resource per call."""
+
+    def __init__(
+        self,
+        *,
+        store: ResourceStore,
+        index: ResourceIndex,
+        kinds: Mapping[str, Kind],
+        clients: Mapping[str, Client],
+        catalog: Catalog,
+        clock: Clock,
+        facilities: Facilities | None = None,
+        deadline_s: float = 300.0,
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._kinds = kinds
+        self._clients = clients
+        self._catalog = catalog
+        self._clock = clock
+        self._facilities = facilities or Facilities()
+        self._deadline_s = deadline_s
+
+    async def reconcile(self, key: ResourceKey) -> Outcome:
+        """Visit one resource. Never raises for what concerns the resource: that becomes its conditions."""
+        resource = await self._store.get(key)
+        kind = self._kinds.get(key.kind)
+        if resource is None or kind is None:
+            return Outcome()
+        self._index.apply(Change("MODIFIED", resource))
+        visit = _Pass(kind, resource)
+        finished = False
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._visit(visit)
+            finished = True
+        except Exception as error:
+            self._failed(visit, error)
+            finished = True
+        finally:
+            # A cancelled visit says nothing: the next start repeats it.
+            if finished:
+                outcome = await self._conclude(visit)
+        return outcome
+
+    async def preview(self, resource: Resource) -> tuple[list[Step], Refs]:
+        """Return what a visit would do, by its first three lines; nothing is written."""
+        kind = self._kinds[resource.kind]
+        subject = self._subject(resource)
+        if subject.refs.waiting:
+            return [], subject.refs
+        want = None if resource.deleting else kind.want(subject)
+        have = await self._clients[kind.name].observe(subject)
+        return list(kind.plan(want, have)), subject.refs
+
+    # -- one visit ---------------------------------------------------------------------------------------------
+
+    async def _visit(self, visit: _Pass) -> None:
+        if visit.resource.deleting:
+            await self._delete(visit)
+            return
+        visit.resource = await self._adopt(visit.kind, visit.resource)
+        subject = visit.subject = self._subject(visit.resource)
+        if subject.refs.waiting:
+            visit.synced = _waiting(subject.refs.waiting)
+            return
+        want = visit.want = visit.kind.want(subject)
+        client = self._clients[visit.kind.name]
+        visit.have = await client.observe(subject)
+        visit.observed = True
+        steps = list(visit.kind.plan(want, visit.have))
+        chosen = self._choose(visit, steps)
+        if not chosen:
+            visit.applied = not steps
+            return
+        await self._act(visit, client, subject, chosen)
+        left = list(visit.kind.plan(want, visit.have))
+        if len(left) >= len(steps):
+            raise InternalError(
+                f"{visit.kind.name}: after acting the plan did not become shorter; "
+                f"left: {'; '.join(step.todo() for step in left)}"
+            )
+        visit.applied = not left
+        if left:
+            visit.again = Again.BACKOFF if len(chosen) == len(steps) else Again.NO
+            visit.synced = Finding(SYNCED, False, Reason.NOT_MANAGED, _would(left))
+
+    def _choose(self, visit: _Pass, steps: list[Step]) -> list[Step]:
+        """Return the steps the policies let us run, and say so in Synced when they do not."""
+        if not steps:
+            return []
+        spec, status = visit.resource.spec, visit.resource.status
+        management = spec.get("management_policy") or "Full"
+        if management == "Observe":
+            visit.synced = Finding(SYNCED, False, Reason.NOT_MANAGED, f"managementPolicy is Observe; {_would(steps)}")
+            return []
+        applied = status.get("applied_generation")
+        visit.lost = applied is not None and any(step.restores for step in steps)
+        if visit.lost or applied == visit.resource.metadata.generation:
+            policy = spec.get("drift_policy") or "Correct"
+            if policy == "Ignore":
+                visit.synced = Finding(SYNCED, True, Reason.DRIFT_IGNORED, f"driftPolicy is Ignore; {_would(steps)}")
+                return []
+            if policy == "Report":
+                visit.synced = Finding(SYNCED, False, Reason.DRIFTED, f"driftPolicy is Report; {_would(steps)}")
+                return []
+            visit.events.append(("Warning", "DriftFound", _found(steps, lost=visit.lost)))
+        if management == "NoDelete":
+            return [step for step in steps if not step.destroys]
+        return steps
+
+    async def _act(self, visit: _Pass, client: Client, subject: Subject, steps: Sequence[Step]) -> None:
+        log = _bound(visit)
+        try:
+            for step in steps:
+                log.info("acting", step=step.todo())
+                await client.act(subject, step)
+                visit.done.append(step)
+        finally:
+            if visit.done:
+                visit.events.append(("Normal", "Applied", "; ".join(step.done() for step in visit.done)))
+        visit.have = await client.observe(subject)
+
+    async def _delete(self, visit: _Pass) -> None:
+        resource = visit.resource
+        if FINALIZER not in resource.metadata.finalizers:
+            visit.silent = True
+            return
+        blockers = self._index.referrers(resource)
+        if blockers:
+            names = ", ".join(str(item.key) for item in blockers[:10])
+            more = f" and {len(blockers) - 10} more" if len(blockers) > 10 else ""
+            visit.synced = Finding(
+                SYNCED, False, Reason.STILL_REFERRED_TO, f"still referred to by {names}{more}; delete those first"
+            )
+            return
+        visit.synced = Finding(SYNCED, False, Reason.DELETING, "the deletion is under way")
+        if not self._retains(resource):
+            subject = visit.subject = self._subject(resource)
+            client = self._clients[visit.kind.name]
+            visit.have = await client.observe(subject)
+            steps = list(visit.kind.plan(None, visit.have))
+            if steps:
+                await self._act(visit, client, subject, steps)
+                left = list(visit.kind.plan(None, visit.have))
+                if len(left) >= len(steps):
+                    raise InternalError(f"{visit.kind.name}: a deletion did not become shorter: {_would(left)}")
+                if left:
+                    visit.again = Again.BACKOFF
+                    return
+        finalizers = [item for item in resource.metadata.finalizers if item != FINALIZER]
+        released = await self._store.update(
+            replace(resource, metadata=replace(resource.metadata, finalizers=finalizers))
+        )
+        if finalizers:
+            self._index.apply(Change("MODIFIED", released))
+            visit.silent = True
+            return
+        visit.gone = True
+        kept = " and kept its data" if self._retains(resource) else ""
+        visit.events.append(("Normal", "Deleted", f"Deleted {resource.key}{kept}"))
+        self._index.apply(Change("DELETED", resource))
+
+    async def _adopt(self, kind: Kind, resource: Resource) -> Resource:
+        """Return the resource with our finalizer and an id, written once when they were missing."""
+        metadata = resource.metadata
+        if not resource.id or FINALIZER not in metadata.finalizers:
+            annotations = dict(metadata.annotations)
+            if not resource.id:
+                annotations[ID_ANNOTATION] = mint_id(
+                    kind.schema,
+                    metadata.organization,
+                    resource.namespace,
+                    resource.name,
+                    lambda id: self._index.by_id(id) is not None,
+                )
+            finalizers = list(dict.fromkeys([*metadata.finalizers, FINALIZER]))
+            resource = await self._store.update(
+                replace(resource, metadata=replace(metadata, annotations=annotations, finalizers=finalizers))
+            )
+            self._index.apply(Change("MODIFIED", resource))
+        holder = self._index.by_id(resource.id)
+        if holder is not None and holder.key != resource.key:
+            raise SpecError(
+                f"the id {resource.id} in annotation {ID_ANNOTATION} is already taken; choose another or remove it"
+            )
+        return resource
+
+    def _subject(self, resource: Resource) -> Subject:
+        refs = self._resolve(resource)
+        namespace_id = resource.id if resource.kind == "Namespace" else ""
+        if resource.namespace is not None:
+            found = refs.get("Namespace", resource.namespace)
+            namespace_id = found.id if found is not None else ""
+        return Subject(resource, refs, self._catalog, namespace_id, self._facilities)
+
+    def _resolve(self, resource: Resource) -> Refs:
+        found: dict[tuple[str, str], Resource] = {}
+        waiting: dict[tuple[str, str], Waiting] = {}
+        for ref in self._index.references(resource):
+            identity = (ref.kind, ref.value)
+            if identity in found or identity in waiting:
+                continue
+            namespace = None if ref.kind == "Namespace" else resource.namespace
+            target = self._index.named(resource.metadata.organization, ref.kind, namespace, ref.value)
+            if target is not None:
+                found[identity] = target
+            if target is None:
+                waiting[identity] = Waiting(ref.kind, ref.value, "does not exist")
+            elif target.deleting:
+                waiting[identity] = Waiting(ref.kind, ref.value, "is being deleted")
+            elif not conditions.is_ready(target):
+                waiting[identity] = Waiting(ref.kind, ref.value, "is not ready")
+        return Refs(found, tuple(waiting[item] for item in sorted(waiting)))
+
+    @staticmethod
+    def _retains(resource: Resource) -> bool:
+        spec = resource.spec
+        return spec.get("deletion_policy") == "Retain" or spec.get("management_policy") in ("Observe", "NoDelete")
+
+    # -- how a visit ends --------------------------------------------------------------------------------------
+
+    def _failed(self, visit: _Pass, error: Exception) -> None:
+        """Turn an error into Synced, by the table of errors."""
+        log = _bound(visit)
+        match error:
+            case ConflictError() | AlreadyExistsError() | NotFoundError():
+                # Somebody was faster between our read and our act; the next visit sees the world as it is then.
+                log.info("visiting again after a conflict", error=str(error))
+                visit.again, visit.silent = Again.BACKOFF, True
+            case SpecError():
+                visit.synced = Finding(SYNCED, False, Reason.SPEC_INVALID, str(error), stalled=True)
+            case UnavailableError() | RateLimitedError() | TimeoutError():
+                text = str(error) or f"no answer within {self._deadline_s:.0f} s"
+                log.warning("waiting for a backend", error=text)
+                visit.again = Again.BACKOFF
+                visit.synced = Finding(SYNCED, None, Reason.BACKEND_UNAVAILABLE, text)
+            case RefusedError():
+                log.warning("refused by a backend", error=str(error))
+                visit.again = Again.SLOW
+                visit.synced = Finding(SYNCED, False, Reason.BACKEND_REFUSED, str(error), stalled=True)
+            case _:
+                reference = ids.derived("err", str(visit.resource.key), type(error).__name__, str(error))
+                log.error("failing on our own bug", error_id=reference, exc_info=error)
+                visit.again = Again.SLOW
+                visit.synced = Finding(
+                    SYNCED, False, Reason.INTERNAL_ERROR, f"internal error, log id {reference}", stalled=True
+                )
+
+    async def _conclude(self, visit: _Pass) -> Outcome:
+        """Write status and events, each only on change."""
+        report = Report()
+        if not visit.gone and not visit.silent:
+            report = self._report(visit)
+            await self._write_status(visit, report)
+        for type_, reason, message in visit.events:
+            await self._store.record_event(Event(visit.resource.key, type_, reason, message, self._clock.now()))
+        return Outcome(visit.again, report.look_again_s)
+
+    def _report(self, visit: _Pass) -> Report:
+        if not visit.observed or visit.subject is None or visit.resource.deleting:
+            return Report()
+        try:
+            return visit.kind.status(visit.subject, visit.want, visit.have)
+        except Exception as error:
+            self._failed(visit, error)
+            return Report()
+
+    async def _write_status(self, visit: _Pass, report: Report) -> None:
+        resource, before = visit.resource, visit.resource.status
+        generation = resource.metadata.generation
+        current = conditions.summarise(report.findings, visit.synced)
+        # What could not be observed keeps its last known facts; the conditions say that they are not fresh.
+        facts = report.facts if visit.observed else _facts(before)
+        status: dict[str, Any] = {
+            **{key: value for key, value in facts.items() if value is not None},
+            "observed_generation": generation,
+            "conditions": conditions.stamp(before.get("conditions") or (), current, generation, self._clock.now()),
+        }
+        applied = generation if visit.applied else before.get("applied_generation")
+        if applied is not None:
+            status["applied_generation"] = applied
+        lost_at = conditions.timestamp(self._clock.now()) if visit.lost and visit.done else before.get("data_lost_at")
+        if lost_at is not None:
+            status["data_lost_at"] = lost_at
+        if conditions.equal(before, status):
+            return
+        written = await self._store.update_status(resource.key, status)
+        if written is None:
+            return
+        self._index.apply(Change("MODIFIED", written))
+        was, now = conditions.read(before, conditions.READY), conditions.read(status, conditions.READY)
+        if now is not None and (was is None or was.get("status") != now["status"]):
+            if now["status"] == "True":
+                visit.events.append(("Normal", "BecameReady", f"{resource.key} became ready"))
+            elif was is not None or now["reason"] == Reason.SPEC_INVALID:
+                visit.events.append(
+                    ("Warning", "BecameNotReady", f"{resource.key} became not ready: {now['message'] or now['reason']}")
+                )
+
+
+_ENGINE_FIELDS = frozenset({"observed_generation", "applied_generation", "data_lost_at", "conditions"})
+
+
+def _facts(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in status.items() if key not in _ENGINE_FIELDS}
+
+
+def _waiting(waiting: Sequence[Waiting]) -> Finding:
+    message = "waits: " + "; ".join(str(item) for item in waiting)
+    return Finding(SYNCED, False, f"{Reason.WAITING_FOR}{waiting[0].kind}", message)
+
+
+def _would(steps: Sequence[Step]) -> str:
+    return "not done: " + "; ".join(step.todo() for step in steps)
+
+
+def _found(steps: Sequence[Step], *, lost: bool) -> str:
+    what = "Something outside was changed; corrected by: " + "; ".join(step.todo() for step in steps)
+    return f"{what}. What it held is lost; process the data again" if lost else what
+
+
+def _bound(visit: _Pass) -> structlog.stdlib.BoundLogger:
+    resource = visit.resource
+    log: structlog.stdlib.BoundLogger = _log.bind(
+        kind=resource.kind,
+        namespace=resource.metadata.organization,
+        name=resource.metadata.name,
+        generation=resource.metadata.generation,
+    )
+    return log
