@@ -1,0 +1,260 @@
+"""MetadataStore on SQLite: one table of JSON records, keyed and indexed by namespace."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from functools import cmp_to_key
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from mixpeek_operator.adapters._sqlite import Database
+from mixpeek_operator.adapters._sqlite_filters import compile_filter
+from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError
+from mixpeek_operator.core import filter_values
+from mixpeek_operator.core.filters import Filter, matches
+from mixpeek_operator.ports.metadata import Record, Write
+
+_SCHEMA = """
+CREATE TABLE records (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    collection TEXT NOT NULL,
+    namespace_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT GENERATED ALWAYS AS (json_extract(body, '$.state')) VIRTUAL,
+    bucket_id TEXT GENERATED ALWAYS AS (json_extract(body, '$.bucket_id')) VIRTUAL,
+    batch_id TEXT GENERATED ALWAYS AS (json_extract(body, '$.batch_id')) VIRTUAL,
+    lease_until REAL GENERATED ALWAYS AS (json_extract(body, '$.lease_until')) VIRTUAL
+) STRICT;
+CREATE UNIQUE INDEX records_key ON records (namespace_id, collection, id);
+CREATE INDEX records_order ON records (namespace_id, collection, sequence);
+CREATE INDEX records_state ON records (collection, state, sequence);
+CREATE INDEX records_bucket ON records (namespace_id, collection, bucket_id, sequence);
+CREATE INDEX records_batch ON records (namespace_id, collection, batch_id, sequence)
+"""
+_COLUMNS = frozenset({"state", "bucket_id", "batch_id"})
+_PAGE = 500
+
+
+class SqliteMetadata:
+    """Records in `path`; see ports.metadata.MetadataStore."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = Database(path, _SCHEMA, version=1)
+
+    async def get(self, table: str, namespace_id: str, id: str) -> Record | None:
+        return await self._db.read(lambda c: _get(c, table, namespace_id, id))
+
+    async def get_many(self, table: str, namespace_id: str, ids: Sequence[str]) -> list[Record]:
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            found: dict[str, Record] = {}
+            for start in range(0, len(ids), _PAGE):
+                chunk = list(ids[start : start + _PAGE])
+                marks = ",".join("?" * len(chunk))
+                rows = connection.execute(
+                    f"SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND id IN ({marks})",  # noqa: S608 - marks only
+                    (namespace_id, table, *chunk),
+                )
+                found.update((row[0], _record(row)) for row in rows)
+            return [found[id] for id in ids if id in found]
+
+        return await self._db.read(work)
+
+    async def put(
+        self, table: str, namespace_id: str, id: str, body: Mapping[str, Any], *, if_version: int | None = None
+    ) -> Record:
+        write = Write(table, namespace_id, id, body, if_version)
+        (record,) = await self.transact([write])
+        if record is None:
+            raise ConflictError(f"{table} {id!r} vanished while it was written")
+        return record
+
+    async def delete(self, table: str, namespace_id: str, id: str) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            done = connection.execute(
+                "DELETE FROM records WHERE namespace_id=? AND collection=? AND id=?", (namespace_id, table, id)
+            )
+            return done.rowcount > 0
+
+        return await self._db.write(work)
+
+    async def delete_where(self, table: str, namespace_id: str, filter: Filter | None = None) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            compiled = compile_filter(filter, _COLUMNS)
+            if compiled.exact:
+                done = connection.execute(
+                    f"DELETE FROM records WHERE namespace_id=? AND collection=? AND {compiled.sql}",  # noqa: S608
+                    (namespace_id, table, *compiled.values),
+                )
+                return done.rowcount
+            ids = [record.id for record in _scan(connection, table, namespace_id, filter)]
+            connection.executemany(
+                "DELETE FROM records WHERE namespace_id=? AND collection=? AND id=?",
+                [(namespace_id, table, id) for id in ids],
+            )
+            return len(ids)
+
+        return await self._db.write(work)
+
+    async def find(
+        self,
+        table: str,
+        namespace_id: str,
+        *,
+        filter: Filter | None = None,
+        sort: Sequence[tuple[str, str]] = (),
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Record]:
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            compiled = compile_filter(filter, _COLUMNS)
+            if compiled.exact and not sort:
+                rows = connection.execute(
+                    "SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND "
+                    f"{compiled.sql} ORDER BY sequence LIMIT ? OFFSET ?",
+                    (namespace_id, table, *compiled.values, -1 if limit is None else limit, offset),
+                )
+                return [_record(row) for row in rows]
+            found = _scan(connection, table, namespace_id, filter)
+            if sort:
+                found.sort(key=cmp_to_key(lambda a, b: _order(a, b, sort)))
+            return found[offset : None if limit is None else offset + limit]
+
+        return await self._db.read(work)
+
+    async def count(self, table: str, namespace_id: str, filter: Filter | None = None) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            compiled = compile_filter(filter, _COLUMNS)
+            if not compiled.exact:
+                return len(_scan(connection, table, namespace_id, filter))
+            (counted,) = connection.execute(
+                f"SELECT count(*) FROM records WHERE namespace_id=? AND collection=? AND {compiled.sql}",  # noqa: S608
+                (namespace_id, table, *compiled.values),
+            ).fetchone()
+            return int(counted)
+
+        return await self._db.read(work)
+
+    async def transact(self, writes: Sequence[Write]) -> list[Record | None]:
+        encoded = [(write, None if write.body is None else orjson.dumps(write.body).decode()) for write in writes]
+
+        def work(connection: sqlite3.Connection) -> list[Record | None]:
+            return [_write(connection, write, body) for write, body in encoded]
+
+        return await self._db.write(work)
+
+    async def claim(
+        self, table: str, *, states: Sequence[str], owner: str, lease_s: float, now: float
+    ) -> tuple[str, Record] | None:
+        def work(connection: sqlite3.Connection) -> tuple[str, Record] | None:
+            marks = ",".join("?" * len(states))
+            row = connection.execute(
+                "SELECT namespace_id, id, version, body FROM records "  # noqa: S608 - marks only
+                f"WHERE collection=? AND state IN ({marks}) AND coalesce(lease_until, 0) <= ? "
+                "ORDER BY sequence LIMIT 1",
+                (table, *states, now),
+            ).fetchone()
+            if row is None:
+                return None
+            namespace_id, id, version, text = row
+            body = {**orjson.loads(text), "lease_owner": owner, "lease_until": now + lease_s}
+            write = Write(table, namespace_id, id, body, version)
+            record = _write(connection, write, orjson.dumps(body).decode())
+            return None if record is None else (namespace_id, record)
+
+        return await self._db.write(work)
+
+    async def health(self) -> None:
+        await self._db.read(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    async def close(self) -> None:
+        await self._db.close()
+
+
+def _get(connection: sqlite3.Connection, table: str, namespace_id: str, id: str) -> Record | None:
+    row = connection.execute(
+        "SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND id=?",
+        (namespace_id, table, id),
+    ).fetchone()
+    return None if row is None else _record(row)
+
+
+def _record(row: tuple[str, int, str]) -> Record:
+    return Record(row[0], row[1], orjson.loads(row[2]))
+
+
+def _write(connection: sqlite3.Connection, write: Write, body: str | None) -> Record | None:
+    key = (write.namespace_id, write.table, write.id)
+    if body is None:
+        if write.if_version is not None:
+            _expect(connection, write)
+        connection.execute("DELETE FROM records WHERE namespace_id=? AND collection=? AND id=?", key)
+        return None
+    if write.if_version == 0:
+        try:
+            connection.execute(
+                "INSERT INTO records (namespace_id, collection, id, version, body) VALUES (?,?,?,1,?)", (*key, body)
+            )
+        except sqlite3.IntegrityError as error:
+            raise AlreadyExistsError(f"{write.table} {write.id!r} exists already") from error
+        return Record(write.id, 1, dict(write.body or {}))
+    if write.if_version is not None:
+        _expect(connection, write)
+    (version,) = connection.execute(
+        "INSERT INTO records (namespace_id, collection, id, version, body) VALUES (?,?,?,1,?) "
+        "ON CONFLICT (namespace_id, collection, id) DO UPDATE SET version=version+1, body=excluded.body "
+        "RETURNING version",
+        (*key, body),
+    ).fetchone()
+    return Record(write.id, version, dict(write.body or {}))
+
+
+def _expect(connection: sqlite3.Connection, write: Write) -> None:
+    row = connection.execute(
+        "SELECT version FROM records WHERE namespace_id=? AND collection=? AND id=?",
+        (write.namespace_id, write.table, write.id),
+    ).fetchone()
+    found = 0 if row is None else row[0]
+    if found != write.if_version:
+        raise ConflictError(
+            f"{write.table} {write.id!r} is at version {found}, not {write.if_version}; read it again and retry"
+        )
+
+
+def _scan(connection: sqlite3.Connection, table: str, namespace_id: str, filter: Filter | None) -> list[Record]:
+    compiled = compile_filter(filter, _COLUMNS)
+    rows = connection.execute(
+        f"SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND {compiled.sql} "  # noqa: S608
+        "ORDER BY sequence",
+        (namespace_id, table, *compiled.values),
+    )
+    records = (_record(row) for row in rows)
+    if compiled.exact:
+        return list(records)
+    return [record for record in records if matches(filter, record.body)]
+
+
+def _order(one: Record, other: Record, sort: Sequence[tuple[str, str]]) -> int:
+    for field, direction in sort:
+        left, right = _sort_key(one, field), _sort_key(other, field)
+        if left == right:
+            continue
+        # Records without the field come last in either direction.
+        if left[0] == 3 or right[0] == 3:
+            return 1 if left[0] == 3 else -1
+        return (-1 if left < right else 1) * (-1 if direction == "desc" else 1)
+    return 0
+
+
+def _sort_key(record: Record, field: str) -> tuple[int, Any]:
+    values = filter_values.elements(filter_values.nodes(record.body, field))
+    value = values[0] if values else None
+    if value is None:
+        return (3, 0)
+    if isinstance(value, bool | int | float):
+        return (0, value)
+    return (1, value) if isinstance(value, str) else (2, str(value))

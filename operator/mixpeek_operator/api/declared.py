@@ -1,0 +1,71 @@
+"""What an answer about a declared resource needs beyond its declaration: ids for names, and counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixpeek_operator.api.services import Services
+from mixpeek_operator.core import refs
+from mixpeek_operator.core.errors import NotFoundError
+from mixpeek_operator.core.filters import equals
+from mixpeek_operator.core.resource import Resource
+from mixpeek_operator.core.rest import Facts, RestView
+from mixpeek_operator.core.scope import Scope
+
+
+async def facts_of(services: Services, scope: Scope, kind: str, view: RestView, resource: Resource) -> Facts:
+    """Gather the facts that `view.render` uses for one resource."""
+    spec = await with_ids(services, scope, kind, resource)
+    namespace_id = resource.id if kind == "Namespace" else scope.namespace_id
+    collection = None
+    if kind == "Collection" and namespace_id is not None:
+        try:
+            collection = await services.directory.collection(namespace_id, resource.id)
+        except NotFoundError:
+            # Not reconciled yet: the declaration can be shown, its features cannot.
+            collection = None
+    counts = await _counts(services, scope, kind, view, resource, namespace_id)
+    return Facts(spec=spec, namespace_id=namespace_id, catalog=services.catalog, counts=counts, collection=collection)
+
+
+async def with_ids(services: Services, scope: Scope, kind: str, resource: Resource) -> dict[str, Any]:
+    """Return the spec with the ids of what it refers to; a name that nobody has stays."""
+    schema = services.kinds[kind].schema
+    found = [item for item in refs.references(schema, resource.spec) if item.kind != "Namespace"]
+    mapping: dict[tuple[str, str], str] = {}
+    for item in found:
+        if (item.kind, item.value) in mapping:
+            continue
+        try:
+            target = await services.resources.get(scope, item.kind, item.value)
+        except NotFoundError:
+            continue
+        mapping[item.kind, item.value] = target.id
+    return refs.translate(resource.spec, found, mapping) if mapping else dict(resource.spec)
+
+
+async def _counts(
+    services: Services, scope: Scope, kind: str, view: RestView, resource: Resource, namespace_id: str | None
+) -> dict[str, int]:
+    if not view.counted or namespace_id is None:
+        return {}
+    if kind == "Bucket":
+        return dict(await services.objects.stats(namespace_id, resource.id))
+    if kind == "Collection":
+        return {"document_count": await _documents(services, namespace_id, resource.id)}
+    inside = Scope(scope.organization, namespace_id, resource.name)
+    return {
+        "document_count": await _documents(services, namespace_id, None),
+        "bucket_count": len(await services.resources.find(inside, "Bucket")),
+        "collection_count": len(await services.resources.find(inside, "Collection")),
+        "object_count": await services.metadata.count("objects", namespace_id),
+    }
+
+
+async def _documents(services: Services, namespace_id: str, collection_id: str | None) -> int:
+    wanted = None if collection_id is None else equals("collection_id", collection_id)
+    try:
+        counted: int = await services.vectors.count(namespace_id, wanted)
+    except NotFoundError:
+        return 0
+    return counted
