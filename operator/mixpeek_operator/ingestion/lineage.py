@@ -83,9 +83,19 @@ def payload(
             "document_id": document_id,
             "collection_id": collection.id,
             "lineage": lineage,
-            "source_blobs": [dict(blob) for blob in source.blobs],
+            "source_blobs": [_blob_reference(blob) for blob in source.blobs],
             **internal,
         },
+    }
+
+
+def _blob_reference(blob: Mapping[str, Any]) -> dict[str, Any]:
+    """A link back to a blob of the object, without its content."""
+    return {
+        "blob_id": blob.get("blob_id"),
+        "blob_property": blob.get("property"),
+        "blob_type": blob.get("type"),
+        **({"key": blob["properties"]["key"]} if "key" in blob.get("properties", {}) else {}),
     }
 
 

@@ -16,7 +16,9 @@ class Step:
     tier: int
     collection_id: str
     sources: tuple[str, ...]
-    """Ids of upstream collections; () when the step reads the roots themselves."""
+    """Ids of collections that an earlier step fed."""
+    reads_root: bool
+    """Whether it reads the root itself: the bucket's objects, or the root collection's documents."""
 
 
 def plan(collections: Iterable[CollectionInfo], *, root: str, only: Sequence[str] = ()) -> list[list[Step]]:
@@ -49,7 +51,12 @@ def plan(collections: Iterable[CollectionInfo], *, root: str, only: Sequence[str
     depth = max((tiers[id] for id in wanted), default=-1) + 1
     return [
         [
-            Step(tier, id, tuple(sorted(source for source in upstream[id] if source in reachable)))
+            Step(
+                tier,
+                id,
+                tuple(sorted(source for source in upstream[id] if source in reachable)),
+                root in enabled[id].source_ids,
+            )
             for id in sorted(wanted)
             if tiers[id] == tier
         ]
