@@ -108,12 +108,13 @@ def read(text: str | bytes, *, file: str | None = None, max_bytes: int = MAX_BYT
             details={"size_bytes": size, "limit_bytes": max_bytes},
         )
     if isinstance(text, bytes):
+        raw = text
         try:
-            text = text.decode("utf-8-sig")
+            text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = text.count(b"\n", 0, error.start) + 1
-            message = f"not UTF-8 text: byte {error.start} is {text[error.start]:#04x}"
-            return Source("", file, problems=[Problem("not_text", message, Place(file, line))])
+            message = f"not UTF-8 text: byte {error.start} is {raw[error.start]:#04x}"
+            place = Place(file, raw.count(b"\n", 0, error.start) + 1)
+            return Source("", file, problems=[Problem("not_text", message, place)])
     source = Source(text.removeprefix("\ufeff"), file)
     with _collector_paused():
         if source.text.lstrip()[:1] in ("{", "[") and _read_json(source):
@@ -235,7 +236,8 @@ class _Builder:
 
     def run(self, loader: Any) -> None:
         """Read every event. The loop is one function because it runs once per node of the file."""
-        get, memo = loader.get_event, {}
+        get = loader.get_event
+        memo: dict[str, Any] = {}
         container: Any = None
         key: Any = _NO_KEY
         documents = self.source.documents
