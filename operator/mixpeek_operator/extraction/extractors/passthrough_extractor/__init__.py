@@ -1,0 +1,1 @@
+"""Built-in archive: the inputs become the document, without a model."""

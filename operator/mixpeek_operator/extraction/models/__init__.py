@@ -1,0 +1,1 @@
+"""Models: which weights a name means, where they are found, and how a text becomes a vector."""
