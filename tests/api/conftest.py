@@ -1,10 +1,10 @@
-"""A server in this process: the real app over real access services, stores held in memory by these fixtures."""
+"""A server in this process: the real app over real access services, embedded stores in a temporary folder."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,79 +16,12 @@ from mixpeek_operator.access.keys import Keys
 from mixpeek_operator.access.organizations import Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
 from mixpeek_operator.access.users import Users
+from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.directory import NamespaceInfo
-from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, NotFoundError
-from mixpeek_operator.core.filters import And, Compare, Filter
+from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.settings import Settings
-from mixpeek_operator.ports.metadata import Record, Write
-
-
-def _holds(wanted: Filter | None, body: Mapping[str, Any]) -> bool:
-    if wanted is None:
-        return True
-    if isinstance(wanted, And):
-        return all(_holds(part, body) for part in wanted.parts)
-    assert isinstance(wanted, Compare)
-    return bool(body.get(wanted.field) == wanted.value)
-
-
-class MemoryRecords:
-    """As much of the MetadataStore port as the access services need; equality filters only."""
-
-    def __init__(self) -> None:
-        self.tables: dict[tuple[str, str], dict[str, Record]] = {}
-        self.reads = 0
-
-    async def get(self, table: str, namespace_id: str, id: str) -> Record | None:
-        self.reads += 1
-        return self.tables.get((table, namespace_id), {}).get(id)
-
-    async def put(
-        self, table: str, namespace_id: str, id: str, body: Mapping[str, Any], *, if_version: int | None = None
-    ) -> Record:
-        record = (await self.transact([Write(table, namespace_id, id, body, if_version)]))[0]
-        assert record is not None
-        return record
-
-    async def delete(self, table: str, namespace_id: str, id: str) -> bool:
-        return self.tables.get((table, namespace_id), {}).pop(id, None) is not None
-
-    async def find(
-        self,
-        table: str,
-        namespace_id: str,
-        *,
-        filter: Filter | None = None,
-        sort: Sequence[tuple[str, str]] = (),
-        limit: int | None = None,
-        offset: int = 0,
-    ) -> list[Record]:
-        rows = [row for row in self.tables.get((table, namespace_id), {}).values() if _holds(filter, row.body)]
-        return rows[offset : None if limit is None else offset + limit]
-
-    async def count(self, table: str, namespace_id: str, filter: Filter | None = None) -> int:
-        return len(await self.find(table, namespace_id, filter=filter))
-
-    async def transact(self, writes: Sequence[Write]) -> list[Record | None]:
-        for write in writes:
-            known = self.tables.get((write.table, write.namespace_id), {}).get(write.id)
-            if write.if_version == 0 and known is not None:
-                raise AlreadyExistsError(write.id)
-            if write.if_version and (known is None or known.version != write.if_version):
-                raise ConflictError(write.id)
-        done: list[Record | None] = []
-        for write in writes:
-            rows = self.tables.setdefault((write.table, write.namespace_id), {})
-            if write.body is None:
-                rows.pop(write.id, None)
-                done.append(None)
-            else:
-                version = rows[write.id].version + 1 if write.id in rows else 1
-                rows[write.id] = Record(write.id, version, dict(write.body))
-                done.append(rows[write.id])
-        return done
 
 
 class Namespaces:
@@ -123,7 +56,7 @@ class World:
     """The server and how to speak to it."""
 
     services: Services
-    store: MemoryRecords
+    data: Path
     namespaces: Namespaces
     organization: str
     admin: str
@@ -135,6 +68,10 @@ class World:
         token = self.admin if key == "" else key
         sent = {"Authorization": f"Bearer {token}", **headers} if token else headers
         return self.make_client(sent)
+
+    def at_rest(self) -> bytes:
+        """Every byte the server has written."""
+        return b"".join(path.read_bytes() for path in self.data.rglob("*") if path.is_file())
 
     async def key(self, *permissions: str, **request: Any) -> str:
         """A new key of the administrator with these permissions."""
@@ -156,11 +93,11 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def world(settings: Settings) -> AsyncIterator[World]:
-    store = MemoryRecords()
-    keys = Keys(store)  # type: ignore[arg-type]
-    users = Users(store, keys)  # type: ignore[arg-type]
-    organizations = Organizations(store, users, keys)  # type: ignore[arg-type]
-    secrets = StoredSecrets(store, encryption_key(None, settings.data))  # type: ignore[arg-type]
+    store = SqliteMetadata(settings.data / "metadata.db")
+    keys = Keys(store)
+    users = Users(store, keys)
+    organizations = Organizations(store, users, keys)
+    secrets = StoredSecrets(store, encryption_key(None, settings.data))
     first = await organizations.bootstrap()
     assert first.key is not None
     names = ("cache", "metadata", "vector_store", "object_storage", "task_queue", "inference")
@@ -180,4 +117,5 @@ async def world(settings: Settings) -> AsyncIterator[World]:
     def make_client(headers: dict[str, str]) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server", headers=headers)
 
-    yield World(services, store, namespaces, first.organization, first.key, make_client)
+    yield World(services, settings.data, namespaces, first.organization, first.key, make_client)
+    await store.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from types import FunctionType
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from mixpeek_operator import __version__
 from mixpeek_operator.api import auth, errors, openapi, routes
@@ -17,6 +19,7 @@ from mixpeek_operator.core.errors import InternalError
 from mixpeek_operator.core.registry import discover
 from mixpeek_operator.core.settings import Settings
 
+_HOT = "/execute"
 _FORM_OVERHEAD = 1024 * 1024
 """Bytes that boundaries and other fields of a form may add to the file in it."""
 
@@ -37,13 +40,15 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
     app.state.services = services
     errors.install(app)
     openapi.install(app)
+    found: list[BaseRoute] = []
     for name, build in discover(routes, "router", FunctionType).items():
         router = build(services)
         if not isinstance(router, Routes):
             raise InternalError(f"router() of api/routes/{name} must return Routes")
         for route in router.routes:
             _check(route, name)
-            app.router.routes.append(route)
+            found.append(route)
+    app.router.routes.extend(sorted(found, key=_order))
     limits = BodyLimits(
         settings.max_body_bytes,
         (
@@ -53,6 +58,16 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
     )
     app.add_middleware(RequestLayer, limits=limits, metrics=HttpMetrics(services.metrics))
     return app
+
+
+def _order(route: BaseRoute) -> tuple[Any, ...]:
+    """Literal segments before parameters, so that no module's `/x/{id}` hides another's `/x/list`.
+
+    Routes are tried one after the other, so what is executed most is tried first.
+    """
+    path = getattr(route, "path", "")
+    segments = tuple((segment.startswith("{"), segment) for segment in path.split("/"))
+    return (not path.endswith(_HOT), segments)
 
 
 def _check(route: object, module: str) -> None:

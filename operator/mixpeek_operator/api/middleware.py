@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any
 
 import structlog
@@ -15,7 +16,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixpeek_operator.api.errors import answer, unexpected
-from mixpeek_operator.core import ids
 from mixpeek_operator.core.errors import MixpeekError, TooLargeError
 
 _log = structlog.get_logger("mixpeek_operator.access")
@@ -149,7 +149,7 @@ def _headers(scope: Scope) -> tuple[str, int | None]:
             request_id = text if _REQUEST_ID.fullmatch(text) else ""
         elif name == b"content-length" and value.isdigit():
             length = int(value)
-    return request_id or ids.random("req"), length
+    return request_id or f"req_{token_hex(8)}", length
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
