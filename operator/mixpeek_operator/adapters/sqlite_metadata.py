@@ -12,8 +12,8 @@ import orjson
 
 from mixpeek_operator.adapters._sqlite import Database
 from mixpeek_operator.adapters._sqlite_filters import compile_filter
-from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError
 from mixpeek_operator.core import filter_values
+from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError
 from mixpeek_operator.core.filters import Filter, matches
 from mixpeek_operator.ports.metadata import Record, Write
 

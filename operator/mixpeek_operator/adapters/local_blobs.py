@@ -1,0 +1,197 @@
+"""Files on the local file system through obstore, with signed URLs that our own API serves."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+import orjson
+from obstore.exceptions import BaseError
+from obstore.exceptions import NotFoundError as MissingError
+from obstore.store import LocalStore
+
+from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.errors import BadRequestError, NotFoundError, UnauthorizedError, UnavailableError
+from mixpeek_operator.ports.blobs import BlobInfo
+
+_CHUNK = 1024 * 1024
+_FACTS = ".facts/"
+"""Prefix of the small records (sha256, content type) that a file system has no place for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a signed URL allows: one method on one key until it expires."""
+
+    method: str
+    key: str
+    content_type: str | None
+
+
+class LocalBlobs:
+    """Files below `root`; see ports.blobs.BlobStore. `base_url` is where our API can be reached."""
+
+    def __init__(self, root: Path, signing_key: bytes, base_url: str, clock: Clock) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self._store = LocalStore(root)
+        self._root = root
+        self._signing_key = signing_key
+        self._clock = clock
+        self.base_url = base_url
+        """Set again once the port is known."""
+
+    async def put(self, key: str, data: bytes | AsyncIterator[bytes], *, content_type: str | None = None) -> BlobInfo:
+        _check(key)
+        digest = hashlib.sha256()
+        size = 0
+        try:
+            if isinstance(data, bytes | bytearray | memoryview):
+                digest.update(data)
+                size = len(data)
+                await obstore.put_async(self._store, key, bytes(data))
+            else:
+                # Written under another name first: a reader never sees half a file.
+                partial = f".partial/{hashlib.sha256(key.encode()).hexdigest()}-{id(data):x}"
+                try:
+                    async with obstore.open_writer_async(self._store, partial) as writer:
+                        async for chunk in data:
+                            digest.update(chunk)
+                            size += len(chunk)
+                            await writer.write(chunk)
+                    await obstore.rename_async(self._store, partial, key)
+                except BaseException:
+                    await self._forget(partial)
+                    raise
+            info = BlobInfo(key, size, digest.hexdigest(), content_type)
+            facts = orjson.dumps({"size": size, "sha256": info.sha256, "content_type": content_type})
+            await obstore.put_async(self._store, f"{_FACTS}{key}", facts)
+        except BaseError as error:
+            raise _translated(error, key) from error
+        return info
+
+    async def get(self, key: str) -> bytes:
+        _check(key)
+        try:
+            found = await obstore.get_async(self._store, key)
+            return bytes(await found.bytes_async())
+        except (BaseError, FileNotFoundError) as error:
+            raise _translated(error, key) from error
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        _check(key)
+        try:
+            found = await obstore.get_async(self._store, key)
+            async for chunk in found.stream(min_chunk_size=_CHUNK):
+                yield bytes(chunk)
+        except (BaseError, FileNotFoundError) as error:
+            raise _translated(error, key) from error
+
+    async def head(self, key: str) -> BlobInfo | None:
+        _check(key)
+        try:
+            meta = await obstore.head_async(self._store, key)
+        except (MissingError, FileNotFoundError):
+            return None
+        except BaseError as error:
+            raise _translated(error, key) from error
+        size = int(meta["size"])
+        try:
+            facts = orjson.loads(bytes(await (await obstore.get_async(self._store, f"{_FACTS}{key}")).bytes_async()))
+        except (MissingError, FileNotFoundError, orjson.JSONDecodeError):
+            facts = {}
+        if facts.get("size") != size:
+            # The process died between the file and its facts; what the file holds counts.
+            return BlobInfo(key, size, hashlib.sha256(await self.get(key)).hexdigest(), facts.get("content_type"))
+        return BlobInfo(key, size, facts["sha256"], facts.get("content_type"))
+
+    async def delete(self, key: str) -> None:
+        _check(key)
+        await self._forget(key)
+        await self._forget(f"{_FACTS}{key}")
+
+    async def delete_prefix(self, prefix: str) -> int:
+        _check(prefix)
+        try:
+            listed = await obstore.list(self._store, prefix=prefix.rstrip("/")).collect_async()
+        except BaseError as error:
+            raise _translated(error, prefix) from error
+        keys = [str(item["path"]) for item in listed if str(item["path"]).startswith(prefix)]
+        for key in keys:
+            await self.delete(key)
+        return len(keys)
+
+    async def upload_url(self, key: str, *, content_type: str | None, expires_s: int) -> str:
+        return self._url("PUT", key, content_type, expires_s)
+
+    async def download_url(self, key: str, *, expires_s: int) -> str:
+        return self._url("GET", key, None, expires_s)
+
+    def verify(self, token: str, method: str) -> Grant:
+        """Return what a token allows. UnauthorizedError when it is forged, expired or for another method."""
+        body, _, signature = token.partition(".")
+        try:
+            given = _unpack(signature)
+            payload = _unpack(body)
+        except (binascii.Error, ValueError) as error:
+            raise UnauthorizedError("the link is not valid", code="signature_invalid") from error
+        if not hmac.compare_digest(given, self._signature(payload)):
+            raise UnauthorizedError("the link is not valid", code="signature_invalid")
+        allowed, key, content_type, until = orjson.loads(payload)
+        if allowed != method and not (allowed == "GET" and method == "HEAD"):
+            raise UnauthorizedError(f"the link is for {allowed}, not for {method}", code="signature_invalid")
+        if self._clock.now().timestamp() >= until:
+            raise UnauthorizedError("the link has expired; ask for a new one", code="signature_expired")
+        return Grant(allowed, key, content_type)
+
+    async def health(self) -> None:
+        probe = ".health"
+        try:
+            await obstore.put_async(self._store, probe, b"ok")
+        except BaseError as error:
+            raise UnavailableError(f"the blob folder {self._root} cannot be written: {error}") from error
+
+    async def close(self) -> None:
+        return None
+
+    async def _forget(self, key: str) -> None:
+        try:
+            await obstore.delete_async(self._store, key)
+        except (MissingError, FileNotFoundError):
+            return
+        except BaseError as error:
+            raise _translated(error, key) from error
+
+    def _url(self, method: str, key: str, content_type: str | None, expires_s: int) -> str:
+        _check(key)
+        until = int(self._clock.now().timestamp()) + expires_s
+        payload = orjson.dumps([method, key, content_type, until])
+        return f"{self.base_url.rstrip('/')}/v1/blobs/{_pack(payload)}.{_pack(self._signature(payload))}"
+
+    def _signature(self, payload: bytes) -> bytes:
+        return hmac.new(self._signing_key, payload, hashlib.sha256).digest()
+
+
+def _check(key: str) -> None:
+    parts = key.rstrip("/").split("/")
+    if not key or key.startswith("/") or "\\" in key or any(part in ("", ".", "..") for part in parts):
+        raise BadRequestError(f"the storage key {key!r} is not allowed")
+
+
+def _translated(error: Exception, key: str) -> NotFoundError | UnavailableError:
+    if isinstance(error, MissingError | FileNotFoundError):
+        return NotFoundError(f"there is no file {key!r}")
+    return UnavailableError(f"the blob folder failed on {key!r}: {error}")
+
+
+def _pack(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _unpack(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
