@@ -32,11 +32,11 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    rendering: list[Any] = (
-        [hide_secrets, structlog.dev.ConsoleRenderer(colors=target.isatty())]
-        if console
-        else [structlog.processors.format_exc_info, hide_secrets, structlog.processors.JSONRenderer(_dumps)]
+    last: Any = (
+        structlog.dev.ConsoleRenderer(colors=target.isatty()) if console else structlog.processors.JSONRenderer(_dumps)
     )
+    # Tracebacks become text before secrets are hidden, and are never rendered with their local variables.
+    rendering: list[Any] = [structlog.processors.format_exc_info, hide_secrets, last]
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
