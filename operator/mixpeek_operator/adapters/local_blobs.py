@@ -1,7 +1,11 @@
-"""Files on the local file system through obstore, with signed URLs that our own API serves."""
+"""Files on the local file system through obstore, with signed URLs that our own API serves.
+
+obstore's blocking calls run in threads: its own event loop aborts the interpreter when a process ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -54,23 +58,24 @@ class LocalBlobs:
             if isinstance(data, bytes | bytearray | memoryview):
                 digest.update(data)
                 size = len(data)
-                await obstore.put_async(self._store, key, bytes(data))
+                await asyncio.to_thread(obstore.put, self._store, key, bytes(data))
             else:
                 # Written under another name first: a reader never sees half a file.
                 partial = f".partial/{hashlib.sha256(key.encode()).hexdigest()}-{id(data):x}"
                 try:
-                    async with obstore.open_writer_async(self._store, partial) as writer:
-                        async for chunk in data:
-                            digest.update(chunk)
-                            size += len(chunk)
-                            await writer.write(chunk)
-                    await obstore.rename_async(self._store, partial, key)
+                    writer = obstore.open_writer(self._store, partial)
+                    async for chunk in data:
+                        digest.update(chunk)
+                        size += len(chunk)
+                        await asyncio.to_thread(writer.write, chunk)
+                    await asyncio.to_thread(writer.close)
+                    await asyncio.to_thread(obstore.rename, self._store, partial, key)
                 except BaseException:
                     await self._forget(partial)
                     raise
             info = BlobInfo(key, size, digest.hexdigest(), content_type)
             facts = orjson.dumps({"size": size, "sha256": info.sha256, "content_type": content_type})
-            await obstore.put_async(self._store, f"{_FACTS}{key}", facts)
+            await asyncio.to_thread(obstore.put, self._store, f"{_FACTS}{key}", facts)
         except BaseError as error:
             raise _translated(error, key) from error
         return info
@@ -78,16 +83,15 @@ class LocalBlobs:
     async def get(self, key: str) -> bytes:
         _check(key)
         try:
-            found = await obstore.get_async(self._store, key)
-            return bytes(await found.bytes_async())
+            return await asyncio.to_thread(self._read, key)
         except (BaseError, FileNotFoundError) as error:
             raise _translated(error, key) from error
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         _check(key)
         try:
-            found = await obstore.get_async(self._store, key)
-            async for chunk in found.stream(min_chunk_size=_CHUNK):
+            chunks = iter((await asyncio.to_thread(obstore.get, self._store, key)).stream(min_chunk_size=_CHUNK))
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
                 yield bytes(chunk)
         except (BaseError, FileNotFoundError) as error:
             raise _translated(error, key) from error
@@ -95,14 +99,14 @@ class LocalBlobs:
     async def head(self, key: str) -> BlobInfo | None:
         _check(key)
         try:
-            meta = await obstore.head_async(self._store, key)
+            meta = await asyncio.to_thread(obstore.head, self._store, key)
         except (MissingError, FileNotFoundError):
             return None
         except BaseError as error:
             raise _translated(error, key) from error
         size = int(meta["size"])
         try:
-            facts = orjson.loads(bytes(await (await obstore.get_async(self._store, f"{_FACTS}{key}")).bytes_async()))
+            facts = orjson.loads(await asyncio.to_thread(self._read, f"{_FACTS}{key}"))
         except (MissingError, FileNotFoundError, orjson.JSONDecodeError):
             facts = {}
         if facts.get("size") != size:
@@ -118,10 +122,10 @@ class LocalBlobs:
     async def delete_prefix(self, prefix: str) -> int:
         _check(prefix)
         try:
-            listed = await obstore.list(self._store, prefix=prefix.rstrip("/")).collect_async()
+            listed = await asyncio.to_thread(self._list, prefix.rstrip("/"))
         except BaseError as error:
             raise _translated(error, prefix) from error
-        keys = [str(item["path"]) for item in listed if str(item["path"]).startswith(prefix)]
+        keys = [key for key in listed if key.startswith(prefix)]
         for key in keys:
             await self.delete(key)
         return len(keys)
@@ -152,7 +156,7 @@ class LocalBlobs:
     async def health(self) -> None:
         probe = ".health"
         try:
-            await obstore.put_async(self._store, probe, b"ok")
+            await asyncio.to_thread(obstore.put, self._store, probe, b"ok")
         except BaseError as error:
             raise UnavailableError(f"the blob folder {self._root} cannot be written: {error}") from error
 
@@ -161,11 +165,17 @@ class LocalBlobs:
 
     async def _forget(self, key: str) -> None:
         try:
-            await obstore.delete_async(self._store, key)
+            await asyncio.to_thread(obstore.delete, self._store, key)
         except (MissingError, FileNotFoundError):
             return
         except BaseError as error:
             raise _translated(error, key) from error
+
+    def _read(self, key: str) -> bytes:
+        return bytes(obstore.get(self._store, key).bytes())
+
+    def _list(self, prefix: str) -> list[str]:
+        return [str(item["path"]) for page in obstore.list(self._store, prefix=prefix) for item in page]
 
     def _url(self, method: str, key: str, content_type: str | None, expires_s: int) -> str:
         _check(key)

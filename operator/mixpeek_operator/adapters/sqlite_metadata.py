@@ -115,7 +115,7 @@ class SqliteMetadata:
             if compiled.exact and not sort:
                 rows = connection.execute(
                     "SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND "
-                    f"{compiled.sql} ORDER BY sequence LIMIT ? OFFSET ?",
+                    f"{compiled.sql} ORDER BY sequence LIMIT ? OFFSET ?",  # noqa: S608 - compiled, values bound
                     (namespace_id, table, *compiled.values, -1 if limit is None else limit, offset),
                 )
                 return [_record(row) for row in rows]
