@@ -2,20 +2,31 @@
 
 A filter is a condition `{field, operator, value}` or a tree of `AND`, `OR` and `NOT` (wire contract, section 5).
 Pure: parsing, and evaluation over plain documents. Adapters compile the same tree to their query language;
-what they cannot compile is evaluated here, so both must mean the same.
+what they cannot compile is evaluated here, so both must mean the same. Paths, numbers and instants are told in
+`core.filter_values`. A condition on an array holds when it holds for any element; then:
+
+| operator | holds when |
+| --- | --- |
+| eq, in | a value equals (one of) the given; `eq null` is `is_null`; a list given to `eq` equals a whole array |
+| ne, nin | eq, in do not hold: also for a missing field, as in Qdrant |
+| gt gte lt lte | numbers by value, instants in time, other strings by code point; never across types |
+| contains | a string holds the text; an array has the value as a member; a list given: each of its items |
+| starts_with, ends_with | of a string |
+| regex | RE2 finds the pattern somewhere in a string |
+| exists | something stands there that is neither null nor an empty array; `value: false` turns it round |
+| is_null | null stands there (a missing field is not null); `value: false` turns it round |
+| text, words, phrase | all words, any word, the words in sequence; case never matters |
+| geo_* | any point lies in the shape; points are `{lat, lon}` or `[lon, lat]` |
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
+from mixpeek_operator.core import filter_values
 from mixpeek_operator.core.errors import Place, Problem, SpecError
 
 
@@ -108,7 +119,125 @@ def one_of(field: str, values: list[Any]) -> Compare:
     return Compare(field, Operator.IN, values)
 
 
-_LOGICAL = {"AND": And, "OR": Or, "NOT": Not}
+def matches(filter: Filter | None, document: Mapping[str, Any]) -> bool:
+    """Return whether a document satisfies the filter; None is satisfied by everything. Never raises."""
+    if filter is None:
+        return True
+    if isinstance(filter, And):
+        return all(matches(part, document) for part in filter.parts)
+    if isinstance(filter, Or):
+        return any(matches(part, document) for part in filter.parts)
+    if isinstance(filter, Not):
+        return not any(matches(part, document) for part in filter.parts)
+    return _holds(filter, filter_values.nodes(document, filter.field))
+
+
+def fields(filter: Filter | None) -> set[str]:
+    """Return every path the filter looks at."""
+    if filter is None:
+        return set()
+    if isinstance(filter, Compare):
+        return {filter.field}
+    return {name for part in filter.parts for name in fields(part)}
+
+
+def to_wire(filter: Filter | None) -> dict[str, Any] | None:
+    """Return the wire form; `parse` of it gives the same tree back."""
+    if filter is None:
+        return None
+    if isinstance(filter, Compare):
+        body = {"field": filter.field, "operator": filter.operator.value, "value": filter.value}
+        return {**body, "case_insensitive": True} if filter.case_insensitive else body
+    name = {And: "AND", Or: "OR", Not: "NOT"}[type(filter)]
+    return {name: [to_wire(part) for part in filter.parts]}
+
+
+def _holds(condition: Compare, found: list[Any]) -> bool:
+    operator, value, fold = condition.operator, condition.value, condition.case_insensitive
+    values = filter_values.elements(found)
+    if operator is Operator.EQ:
+        return _equals(found, values, value, fold)
+    if operator is Operator.NE:
+        return not _equals(found, values, value, fold)
+    if operator in (Operator.IN, Operator.NIN):
+        wanted = value if isinstance(value, list | tuple) else [value]
+        return any(_equals(found, values, item, fold) for item in wanted) is (operator is Operator.IN)
+    if operator in _ORDERED:
+        return any(_ORDERED[operator](filter_values.compare(item, value)) for item in values)
+    if operator is Operator.EXISTS:
+        return any(item is not None for item in values) is _asked(value)
+    if operator is Operator.IS_NULL:
+        return any(item is None for item in values) is _asked(value)
+    if operator is Operator.CONTAINS:
+        wanted = value if isinstance(value, list | tuple) else [value]
+        return bool(wanted) and all(_contains(found, item, fold) for item in wanted)
+    if operator in _SHAPES:
+        return isinstance(value, Mapping) and any(
+            _SHAPES[operator](where, value) for where in filter_values.points(found)
+        )
+    texts = [item for item in values if isinstance(item, str)]
+    return isinstance(value, str) and any(_text_holds(operator, text, value, fold) for text in texts)
+
+
+def _equals(found: list[Any], values: list[Any], value: Any, fold: bool) -> bool:
+    if value is None:
+        return any(item is None for item in values)
+    tried = found if isinstance(value, list | tuple) else values
+    return any(filter_values.same(item, value, fold=fold) for item in tried)
+
+
+def _contains(found: list[Any], value: Any, fold: bool) -> bool:
+    for node in found:
+        if isinstance(node, list | tuple):
+            if any(filter_values.same(item, value, fold=fold) for item in node):
+                return True
+        elif (
+            isinstance(node, str)
+            and isinstance(value, str)
+            and (value.casefold() in node.casefold() if fold else value in node)
+        ):
+            return True
+    return False
+
+
+def _text_holds(operator: Operator, text: str, value: str, fold: bool) -> bool:
+    if operator is Operator.REGEX:
+        try:
+            return filter_values.pattern(value, fold).search(text) is not None
+        except ValueError:
+            # Parsing a filter reports a bad pattern; one that a template made of an input matches nothing.
+            return False
+    if operator in _WORDS:
+        return _WORDS[operator](text, value)
+    if fold:
+        text, value = text.casefold(), value.casefold()
+    return text.startswith(value) if operator is Operator.STARTS_WITH else text.endswith(value)
+
+
+def _asked(value: Any) -> bool:
+    """`exists` and `is_null` without a value ask for true; the strings of a rendered template count as well."""
+    if isinstance(value, str):
+        return value.strip().lower() not in ("false", "0", "no")
+    return value is None or bool(value)
+
+
+_ORDERED: dict[Operator, Callable[[int | None], bool]] = {
+    Operator.GT: lambda sign: sign == 1,
+    Operator.GTE: lambda sign: sign in (0, 1),
+    Operator.LT: lambda sign: sign == -1,
+    Operator.LTE: lambda sign: sign in (0, -1),
+}
+_WORDS: dict[Operator, Callable[[str, str], bool]] = {
+    Operator.TEXT: filter_values.has_words,
+    Operator.WORDS: filter_values.has_any_word,
+    Operator.PHRASE: filter_values.has_phrase,
+}
+_SHAPES: dict[Operator, Callable[[tuple[float, float], Mapping[str, Any]], bool]] = {
+    Operator.GEO_RADIUS: filter_values.in_radius,
+    Operator.GEO_BOUNDING_BOX: filter_values.in_box,
+    Operator.GEO_POLYGON: filter_values.in_polygon,
+}
+_LOGICAL: dict[str, type[And | Or | Not]] = {"AND": And, "OR": Or, "NOT": Not}
 _IGNORED = {"case_sensitive"}
 _CONDITION_KEYS = {"field", "operator", "value", "case_insensitive"}
 
@@ -168,268 +297,30 @@ def _condition(body: Mapping[str, Any], problem: Any) -> Compare | None:
         problem(f"unknown operator {raw!r} for field {field!r}; use one of {known}")
         return None
     value = body.get("value")
-    if operator in (Operator.IN, Operator.NIN) and not isinstance(value, list):
-        if not (isinstance(value, str) and ("{{" in value or "{" in value)):
-            problem(f"operator {operator.value!r} on {field!r} takes a list")
-            return None
-    return Compare(field, operator, value, bool(body.get("case_insensitive")))
-
-
-# Evaluation over plain documents.
-
-_MAX_PATTERN = 512
-_RISKY_PATTERN = re.compile(r"[*+}]\)?[*+{]|\([^)]*[*+}][^)]*\)\s*[*+{]|\(\?[<=!P]|\\[1-9]")
-_WORD = re.compile(r"\w+", re.UNICODE)
-_RANGE = (Operator.GT, Operator.GTE, Operator.LT, Operator.LTE)
-
-
-def matches(filter: Filter | None, document: Mapping[str, Any]) -> bool:
-    """Return whether a document satisfies a filter; None is satisfied by all.
-
-    A path reaches into objects and, element by element, into arrays; a condition holds when any value it
-    reaches satisfies it. A field that is absent satisfies only `ne`, `nin`, `exists: false` and
-    `is_null: true`. `ne` and `nin` are the negation of `eq` and `in`, so over an array they mean "no element".
-    """
-    match filter:
-        case None:
-            return True
-        case And(parts):
-            return all(matches(part, document) for part in parts)
-        case Or(parts):
-            return any(matches(part, document) for part in parts)
-        case Not(parts):
-            return not any(matches(part, document) for part in parts)
-        case Compare():
-            return _compare(filter, document)
-
-
-def fields(filter: Filter | None) -> frozenset[str]:
-    """Return the paths that a filter looks at."""
-    match filter:
-        case None:
-            return frozenset()
-        case Compare(field=name):
-            return frozenset({name})
-        case And(parts) | Or(parts) | Not(parts):
-            return frozenset().union(*(fields(part) for part in parts))
-
-
-def to_wire(filter: Filter | None) -> dict[str, Any] | None:
-    """Return the wire form; `parse(to_wire(f)) == f`."""
-    match filter:
-        case None:
-            return None
-        case Compare():
-            body: dict[str, Any] = {"field": filter.field, "operator": filter.operator.value, "value": filter.value}
-            if filter.case_insensitive:
-                body["case_insensitive"] = True
-            return body
-        case And(parts):
-            return {"AND": [to_wire(part) for part in parts]}
-        case Or(parts):
-            return {"OR": [to_wire(part) for part in parts]}
-        case Not(parts):
-            return {"NOT": [to_wire(part) for part in parts]}
-
-
-def values_at(document: Any, path: str) -> list[Any]:
-    """Return every value that a dotted path reaches; an array at the end gives its elements."""
-    reached = [document]
-    for name in path.split("."):
-        following: list[Any] = []
-        for item in reached:
-            for part in item if isinstance(item, list) else (item,):
-                if isinstance(part, Mapping) and name in part:
-                    following.append(part[name])
-        reached = following
-    flat: list[Any] = []
-    for item in reached:
-        if isinstance(item, list):
-            flat.extend(item)
-        else:
-            flat.append(item)
-    return flat
-
-
-def _compare(condition: Compare, document: Mapping[str, Any]) -> bool:
-    operator, wanted = condition.operator, condition.value
-    if operator is Operator.EXISTS:
-        present = any(value is not None for value in values_at(document, condition.field))
-        return present is (wanted is not False)
-    if operator is Operator.IS_NULL:
-        found = values_at(document, condition.field)
-        empty = not found or any(value is None for value in found)
-        return empty is (wanted is not False)
-    values = values_at(document, condition.field)
-    if operator is Operator.NE:
-        return not _any_equal(values, wanted, condition.case_insensitive)
-    if operator is Operator.NIN:
-        return not any(_any_equal(values, item, condition.case_insensitive) for item in wanted)
-    if operator is Operator.EQ:
-        if wanted is None:
-            return not values or any(value is None for value in values)
-        return _any_equal(values, wanted, condition.case_insensitive)
-    if operator is Operator.IN:
-        return any(_any_equal(values, item, condition.case_insensitive) for item in wanted)
-    if operator in _RANGE:
-        return any(_ordered(operator, value, wanted) for value in values)
-    if operator in (Operator.GEO_RADIUS, Operator.GEO_BOUNDING_BOX, Operator.GEO_POLYGON):
-        return any(_located(operator, value, wanted) for value in values)
-    if operator is Operator.CONTAINS and isinstance(wanted, list):
-        return all(
-            _compare(Compare(condition.field, operator, item, condition.case_insensitive), document) for item in wanted
-        )
-    raw = _raw(document, condition.field)
-    if operator is Operator.CONTAINS and any(isinstance(item, list) for item in raw):
-        if _any_equal(
-            [part for item in raw if isinstance(item, list) for part in item], wanted, condition.case_insensitive
-        ):
-            return True
-        values = [item for item in raw if not isinstance(item, list)]
-    return any(_textual(operator, value, wanted, condition.case_insensitive) for value in values)
-
-
-def _raw(document: Any, path: str) -> list[Any]:
-    head, _, last = path.rpartition(".")
-    holders = values_at(document, head) if head else [document]
-    return [holder[last] for holder in holders if isinstance(holder, Mapping) and last in holder]
-
-
-def _any_equal(values: list[Any], wanted: Any, fold: bool) -> bool:
-    if isinstance(wanted, bool):
-        return any(value is wanted for value in values)
-    if isinstance(wanted, str) and fold:
-        folded = wanted.casefold()
-        return any(isinstance(value, str) and value.casefold() == folded for value in values)
-    return any(value == wanted and not isinstance(value, bool) for value in values)
-
-
-def _ordered(operator: Operator, value: Any, wanted: Any) -> bool:
-    pair = _comparable(value, wanted)
-    if pair is None:
-        return False
-    left, right = pair
-    match operator:
-        case Operator.GT:
-            return bool(left > right)
-        case Operator.GTE:
-            return bool(left >= right)
-        case Operator.LT:
-            return bool(left < right)
-        case _:
-            return bool(left <= right)
-
-
-def _comparable(value: Any, wanted: Any) -> tuple[Any, Any] | None:
-    numbers = (int, float)
-    if isinstance(value, bool) or isinstance(wanted, bool):
+    template = isinstance(value, str) and "{" in value
+    if operator in (Operator.IN, Operator.NIN) and not isinstance(value, list) and not template:
+        problem(f"operator {operator.value!r} on {field!r} takes a list")
         return None
-    if isinstance(value, numbers) and isinstance(wanted, numbers):
-        return value, wanted
-    if isinstance(value, str) and isinstance(wanted, str):
-        left, right = instant(value), instant(wanted)
-        if left is not None and right is not None:
-            return left, right
-    return None
-
-
-def instant(text: str) -> datetime | None:
-    """Return an ISO 8601 date or time as an instant (UTC when it names no zone), None for other text."""
-    if len(text) < 8 or not text[:4].isdigit():
+    fold = bool(body.get("case_insensitive"))
+    wrong = None if _is_template(value) else _value_problem(operator, value, fold)
+    if wrong:
+        problem(f"operator {operator.value!r} on {field!r} {wrong}")
         return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return Compare(field, operator, value, fold)
 
 
-def _textual(operator: Operator, value: Any, wanted: Any, fold: bool) -> bool:
-    if not isinstance(value, str) or not isinstance(wanted, str):
-        return False
-    if operator in (Operator.TEXT, Operator.PHRASE, Operator.WORDS):
-        return _worded(operator, value.casefold(), wanted.casefold())
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and ("{{" in value or "{INPUT" in value or "{DOC" in value)
+
+
+def _value_problem(operator: Operator, value: Any, fold: bool) -> str | None:
     if operator is Operator.REGEX:
-        return _pattern(wanted, fold).search(value) is not None
-    if fold:
-        value, wanted = value.casefold(), wanted.casefold()
-    match operator:
-        case Operator.CONTAINS:
-            return wanted in value
-        case Operator.STARTS_WITH:
-            return value.startswith(wanted)
-        case _:
-            return value.endswith(wanted)
-
-
-def _worded(operator: Operator, value: str, wanted: str) -> bool:
-    have, want = _WORD.findall(value), _WORD.findall(wanted)
-    if not want:
-        return False
-    match operator:
-        case Operator.TEXT:
-            return set(want) <= set(have)
-        case Operator.WORDS:
-            return not set(want).isdisjoint(have)
-        case _:
-            return any(have[start : start + len(want)] == want for start in range(len(have) - len(want) + 1))
-
-
-@lru_cache(maxsize=256)
-def _pattern(text: str, fold: bool) -> re.Pattern[str]:
-    """Compile a pattern that cannot run away: no repetition of repetitions, no back-references."""
-    if len(text) > _MAX_PATTERN:
-        raise SpecError(f"a regex may have {_MAX_PATTERN} characters, this one has {len(text)}", code="invalid_filter")
-    if _RISKY_PATTERN.search(text):
-        raise SpecError(
-            f"the regex {text!r} repeats a repetition, looks around or refers back, which can take for ever",
-            code="invalid_filter",
-        )
-    try:
-        return re.compile(text, re.IGNORECASE if fold else 0)
-    except re.error as error:
-        raise SpecError(f"the regex {text!r} is not valid: {error}", code="invalid_filter") from error
-
-
-def _located(operator: Operator, value: Any, wanted: Any) -> bool:
-    point = _point(value)
-    if point is None or not isinstance(wanted, Mapping):
-        return False
-    if operator is Operator.GEO_RADIUS:
-        centre = _point(wanted.get("center"))
-        radius = wanted.get("radius")
-        return centre is not None and isinstance(radius, int | float) and _metres(point, centre) <= radius
-    if operator is Operator.GEO_BOUNDING_BOX:
-        top, bottom = _point(wanted.get("top_left")), _point(wanted.get("bottom_right"))
-        if top is None or bottom is None:
-            return False
-        return bottom[1] <= point[1] <= top[1] and top[0] <= point[0] <= bottom[0]
-    exterior = wanted.get("exterior")
-    corners = exterior.get("points") if isinstance(exterior, Mapping) else exterior
-    polygon = [found for found in map(_point, corners or ()) if found is not None]
-    return _inside(point, polygon)
-
-
-def _point(value: Any) -> tuple[float, float] | None:
-    if not isinstance(value, Mapping):
-        return None
-    lon, lat = value.get("lon"), value.get("lat")
-    if isinstance(lon, int | float) and isinstance(lat, int | float):
-        return float(lon), float(lat)
+        if not isinstance(value, str):
+            return "takes a regular expression"
+        try:
+            filter_values.pattern(value, fold)
+        except ValueError as error:
+            return f"has a regular expression that cannot be used: {error}"
+    if operator in _SHAPES and not isinstance(value, str):
+        return filter_values.shape_problem(operator.value, value)
     return None
-
-
-def _metres(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """Great-circle distance (haversine, mean earth radius 6,371,008.8 m)."""
-    lon1, lat1, lon2, lat2 = map(math.radians, (*one, *other))
-    half = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
-    return 2 * 6_371_008.8 * math.asin(min(1.0, math.sqrt(half)))
-
-
-def _inside(point: tuple[float, float], polygon: list[tuple[float, float]]) -> bool:
-    x, y = point
-    inside = False
-    for (x1, y1), (x2, y2) in zip(polygon, [*polygon[1:], *polygon[:1]], strict=True):
-        if (y1 > y) != (y2 > y) and x < (x2 - x1) * (y - y1) / (y2 - y1) + x1:
-            inside = not inside
-    return inside
