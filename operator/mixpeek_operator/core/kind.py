@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -64,3 +64,5 @@ class KindSchema:
     """References in free-form parts (stage parameters); typed fields are found by their `Ref` markers."""
     check: Callable[[Mapping[str, Any], Catalog], list[Problem]] = no_problems
     """What needs the catalog to decide: unknown extractor, stage, feature URI, bad parameters."""
+    example: Mapping[str, Any] = field(default_factory=dict)
+    """A realistic spec in canonical form, for the docs and for discovery."""

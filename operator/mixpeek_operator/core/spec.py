@@ -57,6 +57,8 @@ class SpecModel(BaseModel):
     """Other spelling → field. The field wins when both are written."""
     refused: ClassVar[Mapping[str, str]] = {}
     """Key of the wire that cannot be declared here → why."""
+    rules: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """(CEL expression over the custom resource's spelling, message): what the model's validators check too."""
 
     @model_validator(mode="before")
     @classmethod

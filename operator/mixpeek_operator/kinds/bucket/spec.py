@@ -216,4 +216,18 @@ SCHEMA = KindSchema(
         PrinterColumn("Objects", ".status.objectCount", "integer", "Objects in it"),
     ),
     check=check,
+    example={
+        "name": "articles",
+        "namespace": "news",
+        "description": "Articles as they arrive from the newsroom",
+        "bucket_schema": {
+            "properties": {
+                "article_id": {"type": "string", "required": True},
+                "text": {"type": "text", "required": True},
+                "category": {"type": "string", "enum": ["science", "sports", "business"]},
+                "published_at": {"type": "datetime"},
+            }
+        },
+        "unique_key": {"fields": ["article_id"], "default_policy": "upsert"},
+    },
 )

@@ -228,6 +228,13 @@ class ClusterSpec(NamespacedSpec):
         "input_collections": "collection_ids",
         "collection_identifiers": "collection_ids",
     }
+    rules: ClassVar[tuple[tuple[str, str], ...]] = (
+        (
+            "(has(self.clusterType) && self.clusterType == 'attribute') ? has(self.attributeConfig) "
+            ": has(self.vectorConfig)",
+            "type vector needs vectorConfig, type attribute needs attributeConfig",
+        ),
+    )
 
     collection_ids: list[Annotated[str, Ref("Collection")]] = Field(
         min_length=1, max_length=64, description="Collections to cluster (names or ids).", examples=[["product_texts"]]
@@ -298,4 +305,16 @@ SCHEMA = KindSchema(
         PrinterColumn("Type", ".spec.clusterType", description="vector or attribute"),
         PrinterColumn("Groups", ".status.numClusters", "integer", "Groups of the latest run"),
     ),
+    example={
+        "name": "story_groups",
+        "namespace": "news",
+        "description": "Articles about the same story",
+        "collection_ids": ["article_texts"],
+        "cluster_type": "vector",
+        "vector_config": {
+            "feature_uris": ["mixpeek://text_extractor@v1/text_embedding"],
+            "clustering_method": "hdbscan",
+            "hdbscan_parameters": {"min_cluster_size": 5},
+        },
+    },
 )

@@ -101,6 +101,13 @@ class Source(SpecModel):
         "source_namespace_id": "nothing is read across namespaces",
         "inherited_bucket_ids": "it follows from the source collections",
     }
+    rules: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("(self.type == 'bucket') == has(self.bucketIds)", "bucketIds belong to type bucket, which needs them"),
+        (
+            "(self.type == 'collection') == has(self.collectionIds)",
+            "collectionIds belong to type collection, which needs them",
+        ),
+    )
 
     type: Literal["bucket", "collection", "none", "direct_upsert"] = Field(
         description="bucket or collection; none when documents are written directly.", examples=["bucket"]
@@ -310,6 +317,12 @@ class CollectionSpec(NamespacedSpec):
 
     aliases: ClassVar[Mapping[str, str]] = {"collection_name": "name"}
     refused: ClassVar[Mapping[str, str]] = {"features": "name the extractor in feature_extractor instead"}
+    rules: ClassVar[tuple[tuple[str, str], ...]] = (
+        (
+            "!(has(self.featureExtractor) && has(self.retrieverTransform))",
+            "featureExtractor and retrieverTransform exclude each other",
+        ),
+    )
 
     source: Annotated[Source, Immutable("its documents were made from the other source")] = Field(
         description="What feeds it.", examples=[{"type": "bucket", "bucket_ids": ["articles"]}]
@@ -452,4 +465,17 @@ SCHEMA = KindSchema(
     ),
     free_references=free_references,
     check=check,
+    example={
+        "name": "article_texts",
+        "namespace": "news",
+        "description": "One document for each paragraph of an article",
+        "source": {"type": "bucket", "bucket_ids": ["articles"]},
+        "feature_extractor": {
+            "feature_extractor_name": "text_extractor",
+            "version": "v1",
+            "parameters": {"split_by": "paragraphs"},
+            "input_mappings": {"text": "text"},
+            "field_passthrough": [{"source_path": "category"}, {"source_path": "published_at"}],
+        },
+    },
 )

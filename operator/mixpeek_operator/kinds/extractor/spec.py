@@ -17,6 +17,13 @@ class ExtractorSource(SpecModel):
 
     aliases: ClassVar[Mapping[str, str]] = {"archive": "url", "image": "container_image", "blob_key": "blob"}
 
+    rules: ClassVar[tuple[tuple[str, str], ...]] = (
+        (
+            "[has(self.url), has(self.path), has(self.blob), has(self.containerImage)].filter(x, x).size() == 1",
+            "give exactly one of url, path, blob and containerImage",
+        ),
+    )
+
     url: str | None = Field(
         default=None, description="URL of a zip archive.", examples=["https://example.com/my_extractor-1.0.0.zip"]
     )
@@ -131,4 +138,13 @@ SCHEMA = KindSchema(
         PrinterColumn("Realtime", ".spec.realtime", "boolean", "Served at query time"),
         PrinterColumn("Deployed", ".status.deployed", "boolean", "Whether it is served now"),
     ),
+    example={
+        "name": "headline_extractor",
+        "namespace": "news",
+        "description": "Embeds headlines with our own model",
+        "version": "1.0.0",
+        "source": {"path": "extractors/headline_extractor"},
+        "realtime": True,
+        "resources": {"num_cpus": 2},
+    },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.declared import ExtractorUse, check_extractor
@@ -126,6 +126,13 @@ class Authorization(SpecModel):
 class Infrastructure(SpecModel):
     """Where the namespace's vectors live and its jobs run."""
 
+    rules: ClassVar[tuple[tuple[str, str], ...]] = (
+        (
+            "(has(self.minWorkers) ? self.minWorkers : 1) <= (has(self.maxWorkers) ? self.maxWorkers : 10)",
+            "minWorkers must not be above maxWorkers",
+        ),
+    )
+
     compute_tier: Literal["shared", "dedicated_cpu", "dedicated_gpu"] = Field(
         default="shared",
         description="Shared workers, or a Ray cluster of its own with or without GPUs.",
@@ -197,6 +204,12 @@ class Infrastructure(SpecModel):
     authorization: Authorization | None = Field(
         default=None, description="Document-level permissions.", examples=[{"enabled": False}]
     )
+
+    @model_validator(mode="after")
+    def _workers_in_order(self) -> Infrastructure:
+        if self.min_workers > self.max_workers:
+            raise ValueError(f"min_workers {self.min_workers} is above max_workers {self.max_workers}")
+        return self
 
 
 class ClaimFilter(SpecModel):
@@ -399,4 +412,13 @@ SCHEMA = KindSchema(
         PrinterColumn("Vectors", ".status.vectorCollection", description="Vector collection", priority=1),
     ),
     check=check,
+    example={
+        "name": "news",
+        "description": "Articles and their topics",
+        "feature_extractors": [{"feature_extractor_name": "text_extractor", "version": "v1"}],
+        "payload_indexes": [
+            {"field_name": "category", "type": "keyword"},
+            {"field_name": "published_at", "type": "datetime"},
+        ],
+    },
 )

@@ -169,7 +169,10 @@ class RetrieverSpec(NamespacedSpec):
         examples=[[{"stage_name": "top", "stage_id": "limit", "parameters": {"limit": 10}}]],
     )
     input_schema: Annotated[dict[str, InputField] | None, Immutable("callers rely on its inputs")] = Field(
-        default=None, description="Inputs by name.", examples=[{"query": {"type": "text", "required": True}}]
+        default=None,
+        max_length=256,
+        description="Inputs by name.",
+        examples=[{"query": {"type": "text", "required": True}}],
     )
     budget_limits: Budget | None = Field(
         default=None, description="Limits of one execution.", examples=[{"max_time_ms": 30000}]
@@ -329,4 +332,33 @@ SCHEMA = KindSchema(
     ),
     free_references=free_references,
     check=check,
+    example={
+        "name": "article_search",
+        "namespace": "news",
+        "description": "Finds articles by meaning",
+        "collection_identifiers": ["article_texts"],
+        "input_schema": {
+            "query": {"type": "text", "required": True, "description": "What to search for"},
+            "category": {"type": "string"},
+        },
+        "stages": [
+            {
+                "stage_name": "search",
+                "stage_type": "filter",
+                "stage_id": "feature_search",
+                "parameters": {
+                    "searches": [
+                        {
+                            "feature_uri": "mixpeek://text_extractor@v1/text_embedding",
+                            "query": {"input_mode": "text", "value": "{{INPUT.query}}"},
+                            "top_k": 50,
+                        }
+                    ],
+                    "final_top_k": 20,
+                },
+            },
+            {"stage_name": "top", "stage_type": "reduce", "stage_id": "limit", "parameters": {"limit": 10}},
+        ],
+        "cache_config": {"enabled": True, "ttl_seconds": 300},
+    },
 )

@@ -235,4 +235,18 @@ SCHEMA = KindSchema(
         PrinterColumn("Namespace", ".spec.namespace", description="Mixpeek namespace"),
         PrinterColumn("Type", ".spec.config.taxonomyType", description="flat or hierarchical"),
     ),
+    example={
+        "name": "topics",
+        "namespace": "news",
+        "description": "Labels an article with the nearest topic",
+        "config": {
+            "taxonomy_type": "flat",
+            "retriever_id": "topic_lookup",
+            "input_mappings": [{"input_key": "query_text", "source_type": "payload", "path": "text"}],
+            "source_collection": {
+                "collection_id": "topic_names",
+                "enrichment_fields": [{"field_path": "topic", "target_field": "topic"}],
+            },
+        },
+    },
 )

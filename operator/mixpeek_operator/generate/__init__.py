@@ -1,0 +1,1 @@
+"""Files that derive from the models: CustomResourceDefinitions and reference pages."""
