@@ -86,6 +86,7 @@ class BatchRun:
         self._signatures = signatures
         self._block_rows = block_rows
         self._collections: dict[str, CollectionInfo] = {}
+        self._in_flight = 0
 
     async def walk(self) -> None:
         """Process every step that is left and store the batch's final status."""
@@ -140,6 +141,7 @@ class BatchRun:
     async def _feed(self, step: dict[str, Any], collection: CollectionInfo) -> None:
         """Stream blocks through the extractor; while one is computed the one before is being written."""
         waiting: deque[_Unit] = deque()
+        self._in_flight = 0
         rows = self._rows(step, collection, waiting)
         results = self._runner.run(
             extractor=collection.extractor,
@@ -181,7 +183,9 @@ class BatchRun:
             async for unit in self._units(step, collection, items):
                 if unit.position is not None:
                     unit.position = position + len(items)
-                if not unit.rows and not waiting:
+                self._in_flight += 1
+                if not unit.rows and self._in_flight == 1:
+                    # Nothing before it is on its way, so it may move the position itself.
                     await self._land(step, collection, [unit], ())
                     continue
                 waiting.append(unit)
@@ -266,7 +270,7 @@ class BatchRun:
         if internal.get("fingerprint") != wanted or internal.get("attempt") == self._attempt:
             return False
         own_earlier_pass = bool(batch["pass"]) and internal.get("batch_id") == self._held.id
-        return own_earlier_pass or batch["dedup_strategy"] == "skip"
+        return own_earlier_pass or bool(batch["dedup_strategy"] == "skip")
 
     @property
     def _attempt(self) -> str:
@@ -295,6 +299,7 @@ class BatchRun:
         points, stale = self._documents(collection, last, segments, failed)
         await self._held.check()
         if stale:
+            await self._delete_below(collection, stale)
             ids = [point_id(collection.namespace_id, id) for id in stale]
             await self._vectors.delete_points(collection.vector_collection, ids)
         for start in range(0, len(points), _UPSERT):
@@ -307,17 +312,34 @@ class BatchRun:
             "documents": len(points),
             "deleted": len(stale),
         }
-        for name in COUNTERS:
-            step["counters"][name] += counted[name]
-            batch["counters"][name] += counted[name]
         extra = [self._failure(step, failure, unit) for failure, unit in failures]
         if points or stale:
             extra.append(self._signatures.mark(collection.namespace_id, collection.id))
         positions = [unit.position for unit in units if unit.position is not None]
-        if positions:
-            batch["cursor"] = {"step": batch["cursor"]["step"], "position": max(positions)}
-            batch["node_death_resubmit_count"] = 0
-        await self._held.save(extra)
+
+        def advance() -> None:
+            for name in COUNTERS:
+                step["counters"][name] += counted[name]
+                batch["counters"][name] += counted[name]
+            if positions:
+                batch["cursor"] = {"step": batch["cursor"]["step"], "position": max(positions)}
+                batch["node_death_resubmit_count"] = 0
+            self._in_flight -= len(units)
+
+        await self._held.save(extra, change=advance)
+
+    async def _delete_below(self, collection: CollectionInfo, ids: Sequence[str]) -> None:
+        """Delete what downstream collections made of documents that are about to go."""
+        for below in await self._directory.collections(self._held.namespace_id):
+            if collection.id not in below.source_ids:
+                continue
+            made = await self._reader.made_of(below, ids)
+            gone = [source.id for sources in made.values() for source in sources]
+            if gone:
+                await self._delete_below(below, gone)
+                points = [point_id(below.namespace_id, id) for id in gone]
+                await self._vectors.delete_points(below.vector_collection, points)
+                await self._signatures.touch(below)
 
     def _documents(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -36,6 +36,7 @@ class HeldBatch:
         self._lease_s = lease_s
         self._lock = asyncio.Lock()
         self._task: dict[str, Any] | None = None
+        self._unsaved: list[Write] = []
 
     @property
     def namespace_id(self) -> str:
@@ -61,25 +62,53 @@ class HeldBatch:
         self.body |= {"status": "QUEUED", "state": "QUEUED", "status_message": reason}
         await self.save(free_after_s=delay_s)
 
-    async def save(self, extra: Sequence[Write] = (), *, release: bool = False, free_after_s: float = 0.0) -> None:
-        """Write the batch, its task and `extra` in one transaction, and renew the lease (or give it up)."""
+    async def save(
+        self,
+        extra: Sequence[Write] = (),
+        *,
+        change: Callable[[], None] | None = None,
+        release: bool = False,
+        free_after_s: float = 0.0,
+    ) -> None:
+        """Write the batch, its task and `extra` in one transaction, and renew the lease (or give it up).
+
+        `change` edits the batch just before; it and `extra` are stored together or not at all, also when this
+        write fails and a later one succeeds.
+        """
         async with self._lock:
+            if change is not None:
+                change()
+            self._unsaved += extra
             for _ in range(16):
+                lasts = free_after_s or self._lease_s
                 self.body["updated_at"] = self.now()
                 self.body["lease_owner"] = self._owner
-                lasts = free_after_s or self._lease_s
                 self.body["lease_until"] = 0 if release else self._clock.now().timestamp() + lasts
                 writes = [Write(BATCHES, self.namespace_id, self.id, dict(self.body), self._version)]
                 writes += await self._task_writes()
                 try:
-                    stored = await self._metadata.transact([*writes, *extra])
+                    stored = await self._metadata.transact([*writes, *self._unsaved])
                 except ConflictError:
                     self._refresh(await self._metadata.get(BATCHES, self.namespace_id, self.id))
                     continue
                 assert stored[0] is not None
                 self._version = stored[0].version
+                self._unsaved = []
                 return
             raise ConflictError(f"batch {self.id} is being changed too often by others")
+
+    async def hand_back(self) -> None:
+        """Free the batch as it is stored, for the next worker; what is only in memory is done again by it."""
+        for _ in range(16):
+            record = await self._metadata.get(BATCHES, self.namespace_id, self.id)
+            if record is None or record.body.get("lease_owner") != self._owner or record.body["status"] not in OPEN:
+                return
+            body = {**record.body, "released": True, "lease_until": 0}
+            try:
+                await self._metadata.put(BATCHES, self.namespace_id, self.id, body, if_version=record.version)
+            except ConflictError:
+                continue
+            return
 
     async def beat(self) -> None:
         """Renew the lease until canceled or stopped; a store that is away is tried again at the next beat."""

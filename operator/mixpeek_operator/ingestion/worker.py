@@ -78,8 +78,8 @@ class Worker:
         try:
             while not stop.is_set():
                 self._wake.clear()
-                while len(active) < self._concurrency and (task := await self._next()) is not None:
-                    active.add(task)
+                while len(active) < self._concurrency and (taken := await self._next()) is not None:
+                    active.add(taken)
                 waking = asyncio.create_task(self._wake.wait())
                 await asyncio.wait(
                     {stopping, waking, *active}, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED
@@ -87,7 +87,9 @@ class Worker:
                 waking.cancel()
                 active = {task for task in active if not task.done()}
         finally:
-            for task in (housekeeping, stopping, *active):
+            housekeeping.cancel()
+            stopping.cancel()
+            for task in active:
                 task.cancel()
             await asyncio.gather(housekeeping, stopping, *active, return_exceptions=True)
 
@@ -182,10 +184,9 @@ class Worker:
 
     async def _hand_back(self, held: HeldBatch) -> None:
         """Free a batch at shutdown, so that the next worker need not wait for the lease to end."""
-        held.body["released"] = True
         try:
-            await asyncio.wait_for(held.save(release=True), timeout=self._lease_s)
-        except (StoppedError, MixpeekError, TimeoutError) as error:
+            await asyncio.wait_for(held.hand_back(), timeout=self._lease_s)
+        except (MixpeekError, TimeoutError) as error:
             _log.warning("a batch could not be handed back; its lease will end", batch_id=held.id, error=str(error))
 
     async def _housekeep(self) -> None:
