@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixpeek_operator.api.errors import answer, unexpected
@@ -24,6 +25,8 @@ _QUIET = ("/v1/health", "/metrics")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _DRAIN_BYTES = 256 * 1024 * 1024
 _DRAIN_S = 30.0
+_GONE = 499
+"""In logs and metrics: the client left before it had an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class RequestLayer:
                 await answer(_too_large(limit), request_id)(scope, receive, sending)
             else:
                 await self._app(scope, receiving, sending)
+        except ClientDisconnect:
+            status = status or _GONE
         except Exception as error:
             if status:
                 # The answer is under way: the connection must break, or half an answer would look whole.

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from fastapi import Request
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 
 from mixpeek_operator.core.errors import BadRequestError, Problem, SpecError, TooLargeError
 
@@ -61,8 +61,8 @@ async def _form(request: Request, max_bytes: int) -> ManifestUpload:
     values: dict[str, Any] = {}
     try:
         form = await request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=max_bytes)
-    except MultiPartException as error:
-        raise _unreadable(error.message, max_bytes) from error
+    except HTTPException as error:
+        raise _unreadable(str(error.detail), max_bytes) from error
     try:
         for field, value in form.multi_items():
             if field == _FIELD:
