@@ -13,6 +13,8 @@ import pytest
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.manifest.parse import parse
+from mixpeek_operator.manifest.registry import schemas
 
 _TEXT = 'version: "1.0"\nmetadata:\n  name: "ü"\n'
 
@@ -207,3 +209,19 @@ async def test_discovery_reads_in_the_sdk(world: Any) -> None:
     assert mixpeek.DiscoveryResponse.from_dict(everything) is not None
     assert mixpeek.ManifestSchemaDiscovery.from_dict(schema) is not None
     assert unknown.status_code == 404
+
+
+async def test_discovery_describes_every_kind_with_an_example_that_is_valid(world: Any) -> None:
+    kinds = world.services.kinds = dict(schemas())
+    async with world.client(None) as http:
+        answer = (await http.get("/v1/discovery/schema")).json()
+        one = (await http.get("/v1/discovery/schema?resource_type=buckets")).json()
+    assert mixpeek.ManifestSchemaDiscovery.from_dict(answer) is not None
+    assert set(answer["resource_types"]) == {kind.plural for kind in kinds.values()}
+    assert answer["schemas"]["buckets"]["properties"]["bucket_schema"]
+    assert answer["dependency_graph"]["namespaces"] == []
+    assert {"buckets", "namespaces"} <= set(answer["dependency_graph"]["collections"])
+    assert one["resource_types"] == ["buckets"]
+    for section, example in answer["examples"].items():
+        parsed = parse(f'version: "1.0"\nmetadata: {{name: x}}\n{example}', kinds)
+        assert [str(problem) for problem in parsed.problems] == [], section

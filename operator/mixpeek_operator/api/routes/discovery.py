@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 import yaml
@@ -17,6 +17,8 @@ from mixpeek_operator.core.fields import Ref
 from mixpeek_operator.core.kind import KindSchema
 
 _VERSION = "1.0"
+_ALSO = {"Cluster": {"vector_config"}}
+"""Fields that the default of another field makes necessary."""
 _LOOP = [
     "GET /v1/discovery for extractors, stages and schemas",
     "POST /v1/manifest/validate until it is valid",
@@ -95,15 +97,16 @@ def describe(kinds: Mapping[str, KindSchema]) -> dict[str, Any]:
 
 def _example(kind: KindSchema) -> str:
     """A section with one entry, made of the examples that every required field of the spec carries."""
-    fields = kind.spec.model_fields
-    entry = {name: field.examples[0] for name, field in fields.items() if field.is_required() and field.examples}
+    fields = kind.spec.model_fields.items()
+    shown = {name for name, field in fields if field.is_required()} | _ALSO.get(kind.name, set())
+    entry = {name: field.examples[0] for name, field in fields if name in shown and field.examples}
     return yaml.safe_dump({kind.plural: [entry]}, sort_keys=False, allow_unicode=True)
 
 
 def _referred(model: type[BaseModel], seen: frozenset[type[BaseModel]] = frozenset()) -> Iterator[str]:
-    """Yield the kinds that the fields of a spec refer to, those of nested models too."""
+    """Yield the kinds that must be there first: those the fields of a spec refer to, in nested models too."""
     for field in model.model_fields.values():
-        yield from (mark.kind for mark in field.metadata if isinstance(mark, Ref))
+        yield from _kinds(field.metadata)
         yield from _marked(field.annotation, seen | {model})
 
 
@@ -112,6 +115,10 @@ def _marked(annotation: Any, seen: frozenset[type[BaseModel]]) -> Iterator[str]:
         if annotation not in seen:
             yield from _referred(annotation, seen)
         return
-    yield from (mark.kind for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Ref))
+    yield from _kinds(getattr(annotation, "__metadata__", ()))
     for part in get_args(annotation):
         yield from _marked(part, seen)
+
+
+def _kinds(marks: Iterable[Any]) -> Iterator[str]:
+    return (mark.kind for mark in marks if isinstance(mark, Ref) and mark.ordered)
