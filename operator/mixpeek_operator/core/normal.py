@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel as camel
+from pydantic_core import PydanticCustomError
 
 from mixpeek_operator.core.errors import Place, Problem
 from mixpeek_operator.core.kind import KindSchema
@@ -77,7 +79,10 @@ def _sound_part(schema: KindSchema, body: Any, wrong: set[Any]) -> dict[str, Any
     known = schema.spec.model_fields
     by_alias = {camel(name): name for name in known}
     result: dict[str, Any] = {}
-    for key, value in schema.spec.canonical(body).items():
+    # What it raises is among the problems already; what was written is the sound part then.
+    with suppress(PydanticCustomError):
+        body = schema.spec.canonical(body)
+    for key, value in body.items():
         name = key if key in known else by_alias.get(key) if isinstance(key, str) else None
         if name is not None and name not in wrong and value is not None:
             result[name] = value
