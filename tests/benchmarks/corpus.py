@@ -1,0 +1,139 @@
+"""A server holding vectors whose neighbours are known, loaded through the REST API and a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.servers.mixpeek import Server, serving
+
+NAMESPACE = "bench"
+CATEGORIES = 10
+_WORDS = Path(__file__).parents[2] / "examples" / "quickstart" / "data" / "products.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A loaded server and the names of its retrievers."""
+
+    server: Server
+    url: str
+    headers: dict[str, str]
+    collection: str
+    by_vector: str = "by_vector"
+    by_text: str = "by_text"
+
+
+MANIFEST = """
+version: "1.0"
+metadata: {name: bench}
+namespaces:
+  - name: bench
+    feature_extractors: [{name: text_extractor, version: v1}]
+    payload_indexes: [{field_name: category, type: keyword}]
+buckets:
+  - name: texts
+    namespace: bench
+    schema: {properties: {text: {type: text, required: true}, category: {type: string}}}
+collections:
+  - name: texts
+    namespace: bench
+    source: {type: bucket, bucket_ids: [texts]}
+    feature_extractor:
+      feature_extractor_name: text_extractor
+      version: v1
+      input_mappings: {text: text}
+      field_passthrough: [{source_path: category}]
+      parameters: {sparse: false}
+retrievers:
+  - name: by_vector
+    namespace: bench
+    collection_identifiers: [texts]
+    input_schema: {vector: {type: array, required: true}, category: {type: string, required: true}}
+    cache_config: {enabled: false}
+    stages:
+      - stage_name: search
+        stage_type: filter
+        config:
+          stage_id: feature_search
+          parameters:
+            searches:
+              - feature_uri: mixpeek://text_extractor@v1/text_embedding
+                query: {input_mode: vector, value: "{{INPUT.vector}}"}
+                top_k: 10
+                filters: {field: category, operator: eq, value: "{{INPUT.category}}"}
+            final_top_k: 10
+  - name: by_text
+    namespace: bench
+    collection_identifiers: [texts]
+    input_schema: {query: {type: text, required: true}}
+    cache_config: {enabled: false}
+    stages:
+      - stage_name: search
+        stage_type: filter
+        config:
+          stage_id: feature_search
+          parameters:
+            searches:
+              - feature_uri: mixpeek://text_extractor@v1/text_embedding
+                query: {input_mode: text, value: "{{INPUT.query}}"}
+                top_k: 10
+            final_top_k: 10
+"""
+
+
+def texts(count: int, seed: int = 7) -> list[dict[str, Any]]:
+    """Return objects of short distinct texts, about twenty words each."""
+    words = sorted({word.strip('.,;:"{}[]') for word in _WORDS.read_text().split() if word.isascii()})
+    dice = random.Random(seed)
+    return [
+        {"text": " ".join(dice.choices(words, k=20)), "category": f"c{index % CATEGORIES}"} for index in range(count)
+    ]
+
+
+@contextlib.contextmanager
+def loaded(count: int, *, ingest: bool = False) -> Iterator[Corpus]:
+    """Serve `count` documents. Vectors are random unit vectors written as documents, unless `ingest` embeds texts."""
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as server:
+        headers = {**server.headers, "X-Namespace": NAMESPACE}
+        with httpx.Client(base_url=server.url, headers=headers, timeout=600) as client:
+            apply(client, MANIFEST)
+            if count:
+                fill(client, count)
+        yield Corpus(server, server.url, headers, "texts")
+
+
+def apply(client: httpx.Client, manifest: str) -> dict[str, Any]:
+    """Apply a manifest and return the answer; raises when it did not succeed."""
+    answer = client.post("/v1/manifest/apply", files={"manifest_file": ("bench.yaml", manifest)}).raise_for_status()
+    result: dict[str, Any] = answer.json()
+    if not result["success"]:
+        raise RuntimeError(f"apply failed: {result['errors']} {[r for r in result['resources'] if r.get('error')]}")
+    return result
+
+
+def fill(client: httpx.Client, count: int) -> float:
+    """Ingest `count` texts through a batch; returns the seconds from submit to the end."""
+    objects = texts(count)
+    for start in range(0, count, 1000):
+        body = {"objects": objects[start : start + 1000]}
+        client.post("/v1/buckets/texts/objects/batch", json=body).raise_for_status()
+    batch = client.post("/v1/buckets/texts/batches", json={}).raise_for_status().json()
+    path = f"/v1/buckets/texts/batches/{batch['batch_id']}"
+    began = time.perf_counter()
+    client.post(f"{path}/submit", json={}).raise_for_status()
+    while True:
+        state = client.get(path).raise_for_status().json()
+        if state["status"] == "COMPLETED":
+            return time.perf_counter() - began
+        if state["status"] in ("FAILED", "CANCELED", "COMPLETED_WITH_ERRORS"):
+            raise RuntimeError(f"batch {state['status']}: {state.get('failure_reason')} {state.get('failed_objects')}")
+        time.sleep(0.05)

@@ -1,0 +1,92 @@
+"""A real server in its own process, for benchmarks and end-to-end tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+KEY = "sk_benchmark_0123456789abcdef0123456789abcdef"
+
+
+@dataclass(slots=True)
+class Server:
+    """Where a server is; `process` is replaced by `restart`."""
+
+    url: str
+    data: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    started_s: float
+    """Seconds from the start of the process to the first healthy answer."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {KEY}"}
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it in good order."""
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=30)
+        if self.process.poll() is None:
+            self.kill()
+
+    def restart(self) -> None:
+        """Start it again on the same data and port."""
+        self.process, self.started_s = _start(self.data, self.port)
+
+
+@contextlib.contextmanager
+def serving(data: Path) -> Iterator[Server]:
+    """Run `mixpeekctl serve` on `data` and a free loopback port until the block ends."""
+    port = free_port()
+    process, started = _start(data, port)
+    server = Server(f"http://127.0.0.1:{port}", data, port, process, started)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(data: Path, port: int) -> tuple[subprocess.Popen[bytes], float]:
+    data.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    with (data / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mixpeek_operator.cli", "serve", "--data", str(data), "--port", str(port)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "MIXPEEK_API_KEY": KEY},
+            start_new_session=True,
+        )
+    while time.perf_counter() - began < 60:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended at start:\n{(data / 'server.log').read_text()[-4000:]}")
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/v1/health", timeout=2).status_code == 200:
+                return process, time.perf_counter() - began
+        time.sleep(0.02)
+    process.kill()
+    raise RuntimeError("the server was not healthy after 60 s")
