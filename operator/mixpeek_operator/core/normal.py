@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic.alias_generators import to_camel as camel
 from pydantic_core import PydanticCustomError
 
 from mixpeek_operator.core.errors import Place, Problem
 from mixpeek_operator.core.kind import KindSchema
-from mixpeek_operator.core.spec import SpecModel
+from mixpeek_operator.core.spec import SpecModel, camel
 
 Location = tuple[str | int, ...]
 

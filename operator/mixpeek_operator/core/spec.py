@@ -9,15 +9,19 @@ parameters) are never respelled, because they live in plain dicts and not in mod
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel as camel
+from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from mixpeek_operator.core import filters
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.core.fields import Immutable, Ref
+
+camel = cache(to_camel)
+"""Spelling of a field in custom resources; cached, because every alias is looked up for every resource."""
 
 NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9 ._-]*[A-Za-z0-9])?$"
 FEATURE_URI_PATTERN = r"^mixpeek://[^@/]+@[^@/]+(/.+)?$"

@@ -291,7 +291,11 @@ class RetrieverTransform(SpecModel):
     )
     retriever_version: int | None = Field(default=None, ge=1, description="Version to pin.", examples=[1])
     stages: list[FreeObject] | None = Field(
-        default=None, min_length=1, max_length=64, description="Stages in place of a retriever.", examples=[[{"stage_id": "limit"}]]
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Stages in place of a retriever.",
+        examples=[[{"stage_id": "limit"}]],
     )
     input_mappings: list[EnrichmentInput] | None = Field(
         default=None, max_length=64, description="Retriever input → field of the source.", examples=[[]]

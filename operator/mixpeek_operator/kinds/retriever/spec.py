@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
-from pydantic.alias_generators import to_camel as camel
 
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.declared import FieldType
 from mixpeek_operator.core.errors import Place, Problem
 from mixpeek_operator.core.fields import Immutable, Ref
 from mixpeek_operator.core.kind import KindSchema, PrinterColumn, Reference
-from mixpeek_operator.core.spec import Filters, FreeObject, NamespacedSpec, ResourceStatus, SpecModel
+from mixpeek_operator.core.spec import Filters, FreeObject, NamespacedSpec, ResourceStatus, SpecModel, camel
 
 _CONFIG_KEYS = ("stage_id", "parameters", "pre_filters", "when", "on_error", "batch_size", "output_alias")
+_IN_CONFIG = {"params", *_CONFIG_KEYS, *map(camel, _CONFIG_KEYS)}
 
 
 class Stage(SpecModel):
@@ -74,13 +74,10 @@ class Stage(SpecModel):
     def canonical(cls, body: dict[str, Any]) -> dict[str, Any]:
         config = body.get("config")
         if isinstance(config, dict):
-            # What `config` holds beside its known keys stays in it, so that the error names it.
-            inner = {key: value for key, value in config.items() if key in _CONFIG_KEYS or key == "params"}
-            inner |= {key: config[camel(key)] for key in _CONFIG_KEYS if camel(key) != key and camel(key) in config}
-            known = {*inner, *(camel(key) for key in inner)}
-            unknown = {f"config.{key}": value for key, value in config.items() if key not in known}
+            # What `config` holds beside its known keys becomes a key that the error can name.
+            inner = {key if key in _IN_CONFIG else f"config.{key}": value for key, value in config.items()}
             outer = {key: value for key, value in body.items() if key != "config" and value is not None}
-            body = {**inner, **outer, **unknown}
+            body = {**inner, **outer}
         elif "config" in body and config is None:
             body = {key: value for key, value in body.items() if key != "config"}
         body = super().canonical(body)
@@ -91,7 +88,9 @@ class Stage(SpecModel):
         elif stage_name is None and stage_id is not None:
             body = {**body, "stage_name": stage_id}
         parameters = body.get("parameters")
-        if isinstance(parameters, dict) and _has_noise(parameters):
+        if parameters is None and "parameters" in body:
+            body = {key: value for key, value in body.items() if key != "parameters"}
+        elif isinstance(parameters, dict) and _has_noise(parameters):
             body = {**body, "parameters": {key: value for key, value in parameters.items() if not _is_noise(value)}}
         return body
 
