@@ -24,12 +24,14 @@ from mixpeek_operator.core.errors import (
     ConflictError,
     InternalError,
     NotFoundError,
+    Problem,
     RateLimitedError,
     RefusedError,
     SpecError,
     UnavailableError,
 )
 from mixpeek_operator.core.index import ResourceIndex
+from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.lifecycle import (
     Client,
     Facilities,
@@ -41,6 +43,7 @@ from mixpeek_operator.core.lifecycle import (
     Waiting,
     mint_id,
 )
+from mixpeek_operator.core.normal import normalise
 from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Event, Resource, ResourceKey
 from mixpeek_operator.ports.resources import Change, ResourceStore
 
@@ -136,7 +139,7 @@ class Engine:
     async def preview(self, resource: Resource) -> tuple[list[Step], Refs]:
         """Return what a visit would do, by its first three lines; nothing is written."""
         kind = self._kinds[resource.kind]
-        subject = self._subject(resource)
+        subject = self.subject(resource)
         if subject.refs.waiting:
             return [], subject.refs
         want = None if resource.deleting else kind.want(subject)
@@ -150,7 +153,10 @@ class Engine:
             await self._delete(visit)
             return
         visit.resource = await self._adopt(visit.kind, visit.resource)
-        subject = visit.subject = self._subject(visit.resource)
+        subject = visit.subject = self.subject(visit.resource)
+        problems = check(visit.kind.schema, visit.resource.spec, self._catalog)
+        if problems:
+            raise SpecError.of(problems)
         if subject.refs.waiting:
             visit.synced = _waiting(subject.refs.waiting)
             return
@@ -216,17 +222,16 @@ class Engine:
         if FINALIZER not in resource.metadata.finalizers:
             visit.silent = True
             return
-        blockers = self._index.referrers(resource)
+        blockers = self._index.referrers(resource, ordered=True)
         if blockers:
             names = ", ".join(str(item.key) for item in blockers[:10])
             more = f" and {len(blockers) - 10} more" if len(blockers) > 10 else ""
-            visit.synced = Finding(
-                SYNCED, False, Reason.STILL_REFERRED_TO, f"still referred to by {names}{more}; delete those first"
-            )
+            message = f"still referred to by {names}{more}; delete those first"
+            visit.synced = Finding(SYNCED, False, Reason.STILL_REFERRED_TO, message, stalled=True)
             return
         visit.synced = Finding(SYNCED, False, Reason.DELETING, "the deletion is under way")
         if not self._retains(resource):
-            subject = visit.subject = self._subject(resource)
+            subject = visit.subject = self.subject(resource)
             client = self._clients[visit.kind.name]
             visit.have = await client.observe(subject)
             steps = list(visit.kind.plan(None, visit.have))
@@ -276,7 +281,7 @@ class Engine:
             )
         return resource
 
-    def _subject(self, resource: Resource) -> Subject:
+    def subject(self, resource: Resource) -> Subject:
         refs = self._resolve(resource)
         namespace_id = resource.id if resource.kind == "Namespace" else ""
         if resource.namespace is not None:
@@ -289,12 +294,14 @@ class Engine:
         waiting: dict[tuple[str, str], Waiting] = {}
         for ref in self._index.references(resource):
             identity = (ref.kind, ref.value)
-            if identity in found or identity in waiting:
+            if identity in waiting or (identity in found and not ref.ordered):
                 continue
             namespace = None if ref.kind == "Namespace" else resource.namespace
             target = self._index.named(resource.metadata.organization, ref.kind, namespace, ref.value)
             if target is not None:
                 found[identity] = target
+            if not ref.ordered:
+                continue
             if target is None:
                 waiting[identity] = Waiting(ref.kind, ref.value, "does not exist")
             elif target.deleting:
@@ -364,6 +371,7 @@ class Engine:
         facts = report.facts if visit.observed else _facts(before)
         status: dict[str, Any] = {
             **{key: value for key, value in facts.items() if value is not None},
+            "id": resource.id,
             "observed_generation": generation,
             "conditions": conditions.stamp(before.get("conditions") or (), current, generation, self._clock.now()),
         }
@@ -389,7 +397,13 @@ class Engine:
                 )
 
 
-_ENGINE_FIELDS = frozenset({"observed_generation", "applied_generation", "data_lost_at", "conditions"})
+def check(schema: KindSchema, spec: Mapping[str, Any], catalog: Catalog) -> list[Problem]:
+    """Return everything wrong with a spec by itself: its form, and what the catalog knows better."""
+    canonical, problems = normalise(schema, dict(spec))
+    return [*problems, *schema.check(canonical, catalog)]
+
+
+_ENGINE_FIELDS = frozenset({"id", "observed_generation", "applied_generation", "data_lost_at", "conditions"})
 
 
 def _facts(status: Mapping[str, Any]) -> dict[str, Any]:

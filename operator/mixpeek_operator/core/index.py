@@ -32,8 +32,8 @@ class ResourceIndex:
         self._names: dict[Name, ResourceKey] = {}
         self._ids: dict[str, ResourceKey] = {}
         self._groups: dict[tuple[str, str], dict[ResourceKey, None]] = {}
-        self._targets: dict[ResourceKey, frozenset[Name]] = {}
-        self._referrers: dict[Name, dict[ResourceKey, None]] = {}
+        self._targets: dict[ResourceKey, dict[Name, bool]] = {}
+        self._referrers: dict[Name, dict[ResourceKey, bool]] = {}
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._listeners: list[Listener] = []
         self.revision = 0
@@ -64,9 +64,9 @@ class ResourceIndex:
         else:
             if uid in self._dead:
                 return False
-            if before is not None and before.metadata.uid == uid:
-                if after.metadata.resource_version <= before.metadata.resource_version:
-                    return False
+            same = before is not None and before.metadata.uid == uid
+            if same and before is not None and _version(after) <= _version(before):
+                return False
             self._replace(before, after)
         for listener in tuple(self._listeners):
             listener(before, after)
@@ -97,8 +97,8 @@ class ResourceIndex:
         found = (self._items[key] for key in keys)
         return [item for item in found if namespace is None or item.namespace == namespace]
 
-    def keys(self) -> list[ResourceKey]:
-        """Every key."""
+    def everything(self) -> list[ResourceKey]:
+        """Every key, in the order they came."""
         return list(self._items)
 
     def references(self, resource: Resource) -> Sequence[Reference]:
@@ -111,21 +111,26 @@ class ResourceIndex:
         found = (self.named(*name) for name in self._names_referred(resource))
         return sorted((item for item in found if item is not None), key=lambda item: item.key)
 
-    def referrers(self, resource: Resource) -> list[Resource]:
-        """The resources that refer to this one by name or id, in key order; never itself."""
-        keys: dict[ResourceKey, None] = {}
+    def referrers(self, resource: Resource, *, ordered: bool = False) -> list[Resource]:
+        """The resources that refer to this one by name or id, in key order; never itself.
+
+        `ordered` leaves out those whose reference makes no order: they can do without the resource.
+        """
+        keys: dict[ResourceKey, bool] = {}
         for identifier in {resource.name, resource.id} - {""}:
             name = (resource.metadata.organization, resource.kind, resource.namespace, identifier)
-            keys.update(self._referrers.get(name, {}))
+            for key, orders in self._referrers.get(name, {}).items():
+                keys[key] = keys.get(key, False) or orders
         keys.pop(resource.key, None)
-        return [self._items[key] for key in sorted(keys)]
+        return [self._items[key] for key in sorted(keys) if keys[key] or not ordered]
 
-    def _names_referred(self, resource: Resource) -> frozenset[Name]:
+    def _names_referred(self, resource: Resource) -> dict[Name, bool]:
         organization, namespace = resource.metadata.organization, resource.namespace
-        return frozenset(
-            (organization, item.kind, None if item.kind == "Namespace" else namespace, item.value)
-            for item in self.references(resource)
-        )
+        names: dict[Name, bool] = {}
+        for item in self.references(resource):
+            name = (organization, item.kind, None if item.kind == "Namespace" else namespace, item.value)
+            names[name] = names.get(name, False) or item.ordered
+        return names
 
     def _replace(self, before: Resource | None, after: Resource) -> None:
         key = after.key
@@ -141,8 +146,8 @@ class ResourceIndex:
             self._ids.setdefault(after.id, key)
         self._groups.setdefault((key.organization, key.kind), {})[key] = None
         self._targets[key] = self._names_referred(after)
-        for name in self._targets[key]:
-            self._referrers.setdefault(name, {})[key] = None
+        for name, orders in self._targets[key].items():
+            self._referrers.setdefault(name, {})[key] = orders
 
     def _remove(self, resource: Resource) -> None:
         self.revision += 1
@@ -156,7 +161,7 @@ class ResourceIndex:
         if self._ids.get(resource.id) == key:
             del self._ids[resource.id]
         self._groups.get((key.organization, key.kind), {}).pop(key, None)
-        for name in self._targets.pop(key, frozenset()):
+        for name in self._targets.pop(key, {}):
             referrers = self._referrers.get(name)
             if referrers is not None:
                 referrers.pop(key, None)
@@ -167,6 +172,10 @@ class ResourceIndex:
         self._dead[uid] = None
         while len(self._dead) > _REMEMBERED_DEATHS:
             self._dead.popitem(last=False)
+
+
+def _version(resource: Resource) -> int:
+    return resource.metadata.resource_version
 
 
 def _name(resource: Resource) -> Name:

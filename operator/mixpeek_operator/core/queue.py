@@ -66,7 +66,7 @@ class Queue:
         self._running = True
         self._unsubscribe = self._index.subscribe(self._changed)
         await self._index.load(self._store)
-        for key in self._index.keys():
+        for key in self._index.everything():
             self.wake(key)
         self._watch = asyncio.create_task(self._follow(), name="watch resources")
 
@@ -160,7 +160,7 @@ class Queue:
         if outcome.again is Again.SLOW:
             return self._max_delay_s * (0.5 + self._jitter() / 2)
         if outcome.again is Again.BACKOFF:
-            ceiling = min(self._max_delay_s, self._first_delay_s * 2 ** min(failures - 1, 30))
+            ceiling = min(self._max_delay_s, self._first_delay_s * 2.0 ** min(failures - 1, 30))
             return ceiling * self._jitter()
         if outcome.after_s is not None:
             return outcome.after_s
@@ -215,7 +215,8 @@ class Queue:
                 _log.warning("watching again after an error", error=str(error))
             attempts += 1
             await asyncio.sleep(
-                self._first_delay_s + min(self._max_delay_s, self._first_delay_s * 2**attempts) * self._jitter()
+                self._first_delay_s
+                + min(self._max_delay_s, self._first_delay_s * 2.0 ** min(attempts, 30)) * self._jitter()
             )
 
 

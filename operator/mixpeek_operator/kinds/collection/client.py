@@ -1,0 +1,35 @@
+"""Reads and acts for a collection."""
+
+from __future__ import annotations
+
+from mixpeek_operator.core import vectors
+from mixpeek_operator.core.filters import equals
+from mixpeek_operator.core.lifecycle import Backends, Step, Subject
+from mixpeek_operator.kinds.collection.plan import DeleteDocuments, Have
+
+
+class CollectionClient:
+    """Through the ports, a collection's part of the namespace's vector collection."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    async def observe(self, subject: Subject) -> Have:
+        """The namespace's vector collection and the number of our documents."""
+        store = self._backends.vectors
+        state = await store.describe(subject.namespace_id) if subject.namespace_id else None
+        documents = 0
+        if state is not None and state.points:
+            documents = await store.count(state.name, equals("collection_id", subject.id))
+        return Have(subject.id, state, documents)
+
+    async def act(self, subject: Subject, step: Step) -> None:
+        """Carry out one step."""
+        store = self._backends.vectors
+        match step:
+            case vectors.AddVector() | vectors.CreatePayloadIndex():
+                await vectors.act(store, step)
+            case DeleteDocuments():
+                await store.delete_by_filter(step.vector_collection, equals("collection_id", step.collection_id))
+            case _:
+                raise TypeError(f"no such step: {step!r}")

@@ -1,0 +1,107 @@
+"""What a collection needs in its namespace's vector collection, and the steps to it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mixpeek_operator.core import vectors
+from mixpeek_operator.core.errors import Place, Problem, SpecError
+from mixpeek_operator.core.lifecycle import Step, Subject
+from mixpeek_operator.ports.vectors import CollectionState, VectorParams
+
+PASSTHROUGH = ("passthrough_extractor", "v1")
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """The vectors and indexes that the collection's documents need."""
+
+    vector_collection: str
+    vectors: Mapping[str, VectorParams]
+    payload_indexes: Mapping[str, str]
+    tier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Have:
+    """The namespace's vector collection, and how many documents in it are ours."""
+
+    collection_id: str
+    state: CollectionState | None
+    documents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDocuments(Step):
+    """Delete every document of the collection."""
+
+    vector_collection: str
+    collection_id: str
+
+    verb: ClassVar[str] = "delete"
+    past: ClassVar[str] = "Deleted"
+    destroys: ClassVar[bool] = True
+
+    def what(self) -> str:
+        return f"documents of {self.collection_id} in {self.vector_collection}"
+
+
+def want(subject: Subject) -> Want:
+    """Return what the collection's extractor needs.
+
+    Raises SpecError when the namespace does not list the extractor.
+    """
+    use = subject.spec.get("feature_extractor") or {}
+    name = str(use.get("feature_extractor_name") or PASSTHROUGH[0])
+    version = str(use.get("version") or PASSTHROUGH[1])
+    _check_allowed(subject, name, version)
+    info = subject.catalog.extractors().get((name, version))
+    indexes = subject.catalog.vector_indexes(name, version, use.get("parameters") or {})
+    return Want(
+        vector_collection=subject.namespace_id,
+        vectors={index.name: vectors.params_of(index) for index in indexes},
+        payload_indexes=vectors.payload_indexes(info.required_payload_indexes if info else ()),
+        tier=tier(subject),
+    )
+
+
+def plan(want: Want | None, have: Have) -> Sequence[Step]:
+    """Return what the vector collection lacks, or for a deletion the end of our documents."""
+    state = have.state
+    if state is None:
+        # The namespace makes it; there is nothing of ours in what does not exist.
+        return []
+    if want is None:
+        return [DeleteDocuments(state.name, have.collection_id)] if have.documents else []
+    return vectors.missing(want.vectors, want.payload_indexes, state)
+
+
+def tier(subject: Subject) -> int:
+    """Return 0 for a collection fed by buckets, else one more than its highest source."""
+    source = subject.spec.get("source") or {}
+    above = [subject.refs.get("Collection", name) for name in source.get("collection_ids") or ()]
+    tiers = [int(item.status.get("tier") or 0) for item in above if item is not None]
+    return 1 + max(tiers) if tiers else 0
+
+
+def _check_allowed(subject: Subject, name: str, version: str) -> None:
+    namespace = subject.refs.get("Namespace", subject.resource.namespace or "")
+    listed = namespace.spec.get("feature_extractors") if namespace is not None else None
+    if not listed or (name, version) == PASSTHROUGH:
+        return
+    info = subject.catalog.extractors().get((name, version))
+    if info is None or info.source != "builtin":
+        return
+    allowed = {(use.get("feature_extractor_name"), use.get("version")) for use in listed}
+    if (name, version) in allowed:
+        return
+    known = ", ".join(sorted(f"{extractor}@{number}" for extractor, number in allowed))
+    message = (
+        f"{name}@{version} is not among the extractors of namespace {subject.resource.namespace!r} ({known}); "
+        "add it to the namespace's feature_extractors"
+    )
+    where = ("feature_extractor", "feature_extractor_name")
+    place = Place(path="feature_extractor.feature_extractor_name")
+    raise SpecError.of([Problem("extractor_not_in_namespace", message, place, location=where)])

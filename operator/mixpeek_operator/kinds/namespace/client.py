@@ -1,0 +1,56 @@
+"""Reads and acts for a namespace."""
+
+from __future__ import annotations
+
+from mixpeek_operator.core import vectors
+from mixpeek_operator.core.lifecycle import Backends, Step, Subject
+from mixpeek_operator.kinds.namespace.plan import (
+    CreateVectorCollection,
+    DeleteFiles,
+    DeleteRecords,
+    DropPayloadIndex,
+    DropVectorCollection,
+    EmptyCache,
+    Have,
+)
+
+TABLES = ("objects", "uploads", "batches", "batch_items", "executions", "interactions")
+"""Tables whose records belong to a namespace."""
+
+
+class NamespaceClient:
+    """Through the ports, everything that a namespace holds."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    async def observe(self, subject: Subject) -> Have:
+        """The vector collection; with a deletion under way also what else there is."""
+        state = await self._backends.vectors.describe(subject.id)
+        records: dict[str, int] = {}
+        if subject.resource.deleting:
+            for table in TABLES:
+                records[table] = await self._backends.metadata.count(table, subject.id)
+        return Have(subject.id, state, records)
+
+    async def act(self, subject: Subject, step: Step) -> None:
+        """Carry out one step."""
+        store = self._backends.vectors
+        match step:
+            case CreateVectorCollection():
+                await store.create_collection(step.collection, step.vectors, labels=step.labels)
+            case vectors.AddVector() | vectors.CreatePayloadIndex():
+                await vectors.act(store, step)
+            case DropPayloadIndex():
+                await store.delete_payload_index(step.collection, step.field_name)
+            case EmptyCache():
+                await self._backends.cache.delete_prefix(step.namespace_id)
+            case DeleteFiles():
+                await self._backends.blobs.delete_prefix(step.prefix)
+            case DeleteRecords():
+                for table in step.tables:
+                    await self._backends.metadata.delete_where(table, step.namespace_id)
+            case DropVectorCollection():
+                await store.delete_collection(step.collection)
+            case _:
+                raise TypeError(f"no such step: {step!r}")

@@ -1,0 +1,37 @@
+"""Reads and acts for a retriever."""
+
+from __future__ import annotations
+
+from mixpeek_operator.core.filters import equals
+from mixpeek_operator.core.lifecycle import Backends, Step, Subject
+from mixpeek_operator.kinds.retriever.plan import DeleteHistory, Have
+
+TABLES = ("executions", "interactions")
+"""Tables whose records name their retriever."""
+
+
+class RetrieverClient:
+    """Through the ports, what a retriever leaves behind."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    async def observe(self, subject: Subject) -> Have:
+        """How many records there are; with no deletion under way nobody needs to know."""
+        records: dict[str, int] = {}
+        if subject.resource.deleting and subject.namespace_id:
+            for table in TABLES:
+                records[table] = await self._backends.metadata.count(
+                    table, subject.namespace_id, equals("retriever_id", subject.id)
+                )
+        return Have(subject.namespace_id, subject.id, records)
+
+    async def act(self, subject: Subject, step: Step) -> None:
+        """Carry out one step."""
+        match step:
+            case DeleteHistory():
+                wanted = equals("retriever_id", step.retriever_id)
+                for table in step.tables:
+                    await self._backends.metadata.delete_where(table, step.namespace_id, wanted)
+            case _:
+                raise TypeError(f"no such step: {step!r}")
