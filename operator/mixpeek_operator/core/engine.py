@@ -243,6 +243,7 @@ class Engine:
                 if left:
                     visit.again = Again.BACKOFF
                     return
+            await client.forget(subject)
         finalizers = [item for item in resource.metadata.finalizers if item != FINALIZER]
         released = await self._store.update(
             replace(resource, metadata=replace(resource.metadata, finalizers=finalizers))

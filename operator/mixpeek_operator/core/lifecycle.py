@@ -138,6 +138,10 @@ class Client(Protocol):
         """Carry out one step; the same again is harmless."""
         ...
 
+    async def forget(self, subject: Subject) -> None:
+        """Drop what is only cached and cannot be observed, before a deleted resource is let go."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -12,15 +12,18 @@ from mixpeek_operator.core.errors import InternalError
 T = TypeVar("T")
 
 
-def discover(package: ModuleType, attribute: str, expected: type[T]) -> MappingProxyType[str, T]:
+def discover(
+    package: ModuleType, attribute: str, expected: type[T], *, packages_only: bool = False
+) -> MappingProxyType[str, T]:
     """Return `module name → its <attribute>` for every module of `package`, in name order.
 
-    Modules whose name starts with `_` are not plugins. Raises InternalError when a module lacks the
+    Modules whose name starts with `_` are not plugins, nor single modules where plugins are folders
+    (`packages_only`). Raises InternalError when a module lacks the
     attribute or holds another type; an import error is not swallowed.
     """
     found: dict[str, T] = {}
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
-        if info.name.startswith("_"):
+        if info.name.startswith("_") or (packages_only and not info.ispkg):
             continue
         module = importlib.import_module(f"{package.__name__}.{info.name}")
         plugin = getattr(module, attribute, None)

@@ -37,3 +37,6 @@ class BucketClient:
                     await self._backends.metadata.delete_where(table, step.namespace_id, wanted)
             case _:
                 raise TypeError(f"no such step: {step!r}")
+
+    async def forget(self, subject: Subject) -> None:
+        """Nothing of it is cached."""

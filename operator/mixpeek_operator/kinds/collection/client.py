@@ -33,3 +33,8 @@ class CollectionClient:
                 await store.delete_by_filter(step.vector_collection, equals("collection_id", step.collection_id))
             case _:
                 raise TypeError(f"no such step: {step!r}")
+
+    async def forget(self, subject: Subject) -> None:
+        """Answers that hold its documents."""
+        if subject.namespace_id:
+            await self._backends.cache.delete_prefix(f"{subject.namespace_id}/retrievers/")

@@ -20,3 +20,6 @@ class ExtractorClient:
     async def act(self, subject: Subject, step: Step) -> None:
         """There is no step."""
         raise TypeError(f"no such step: {step!r}")
+
+    async def forget(self, subject: Subject) -> None:
+        """Nothing of it is cached."""

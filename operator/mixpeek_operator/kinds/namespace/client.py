@@ -54,3 +54,8 @@ class NamespaceClient:
                 await store.delete_collection(step.collection)
             case _:
                 raise TypeError(f"no such step: {step!r}")
+
+    async def forget(self, subject: Subject) -> None:
+        """Everything cached for it."""
+        if subject.namespace_id:
+            await self._backends.cache.delete_prefix(f"{subject.namespace_id}/")

@@ -35,3 +35,8 @@ class RetrieverClient:
                     await self._backends.metadata.delete_where(table, step.namespace_id, wanted)
             case _:
                 raise TypeError(f"no such step: {step!r}")
+
+    async def forget(self, subject: Subject) -> None:
+        """Its cached answers."""
+        if subject.namespace_id:
+            await self._backends.cache.delete_prefix(f"{subject.namespace_id}/retrievers/{subject.id}/")
