@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo
+from mixpeek_operator.core.registry import discover
 from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.extraction.models.registry import ModelRegistry
 from mixpeek_operator.extraction.registry import ExtractorRegistry
 from mixpeek_operator.generate.files import generated, kind_schemas, stale, write
+from mixpeek_operator.retrieval import stages
+from mixpeek_operator.retrieval.stage import Stage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _stages() -> Mapping[str, StageInfo]:
-    return {}
+    return {name: stage.info for name, stage in discover(stages, "STAGE", Stage).items()}
 
 
 def _extractors() -> Mapping[str, ExtractorInfo]:

@@ -19,6 +19,16 @@ from mixpeek_operator.core.resource import API_VERSION, metadata_name
 from mixpeek_operator.generate.structural import default_of
 
 NOTICE = "<!-- Generated from the models by `make generate`; edit them, not this page. -->\n\n"
+_TYPE_NAMES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "SecretStr": "secret",
+    "Path": "path",
+    "Deferred": "template",
+    "LateFilter": "filter",
+}
 
 
 def kind_page(kind: KindSchema) -> str:
@@ -156,7 +166,10 @@ def _inner(annotation: Any) -> list[tuple[type[BaseModel], str]]:
 
 
 def _type(annotation: Any) -> str:
-    return " or ".join(dict.fromkeys(_one_type(option) for option in unwrap(annotation)[0]))
+    names = dict.fromkeys(_one_type(option) for option in unwrap(annotation)[0])
+    if "template" in names:
+        names = {name: None for name in names if name != "template"} | {"template": None}
+    return " or ".join(names)
 
 
 def _one_type(option: Any) -> str:
@@ -169,8 +182,10 @@ def _one_type(option: Any) -> str:
         return f"list of {_type(arguments[0])}"
     if option is dict or get_origin(option) is dict:
         return "object" if not arguments or arguments[1] is Any else f"map of {_type(arguments[1])}"
-    names = {str: "string", int: "integer", float: "number", bool: "boolean", Any: "any"}
-    return names.get(option, str(getattr(option, "__name__", option)))
+    if option is Any:
+        return "any"
+    name = str(getattr(option, "__name__", option))
+    return _TYPE_NAMES.get(name, name)
 
 
 def _aliases(model: type[BaseModel], prefix: str = "") -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,3 +184,15 @@ def test_check_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "stale: crds/buckets.yaml" in capsys.readouterr().err
     assert main(["--root", str(tmp_path)]) == 0
     assert main(["--check", "--root", str(tmp_path)]) == 0
+
+
+def test_generating_loads_no_model_library() -> None:
+    program = (
+        "import sys; from mixpeek_operator.generate.__main__ import main; main(['--check', '--root', '/nonexistent']);"
+        "sys.exit(' '.join({'torch', 'pandas', 'numpy', 'sentence_transformers'} & sys.modules.keys()) or 0)"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root / "operator", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
