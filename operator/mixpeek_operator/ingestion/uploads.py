@@ -143,6 +143,8 @@ class Uploads:
         record = await self._record(info, upload_id)
         upload = dict(record.body)
         if upload["status"] == "COMPLETED":
+            if upload["create_object_on_confirm"] and not upload["object_id"]:
+                await self._object(scope, info, record, upload)
             return _confirmation(upload, "The upload was confirmed before")
         if upload["status"] != "PENDING":
             raise ConflictError(f"upload {upload_id} is {upload['status']}: {upload['message']}")

@@ -1,0 +1,155 @@
+"""Reading many documents: pages, sorted pages and groups, with filters that the vector store cannot evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixpeek_operator.core.directory import CollectionInfo
+from mixpeek_operator.core.filters import And, Filter, all_of, equals, matches
+from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.ingestion.aggregate import order
+from mixpeek_operator.ingestion.lineage import render
+from mixpeek_operator.ingestion.paging import seal, unseal
+from mixpeek_operator.ingestion.paths import MISSING, resolve
+from mixpeek_operator.ingestion.records import mentions
+from mixpeek_operator.ports.vectors import Point, VectorStore
+
+GROUP_DOCUMENTS = 100
+"""Most documents shown per group; `count` says how many there are."""
+
+_PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which documents: what the store evaluates, and what is left to do here."""
+
+    collection: CollectionInfo
+    pushed: Filter
+    rest: Filter | None
+    search: str | None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the store alone decides."""
+        return self.rest is None and not self.search
+
+
+def select(
+    store: VectorStore, collection: CollectionInfo, filters: Filter | None, search: str | None = None
+) -> Selection:
+    """Return the selection for a filter over one collection; parts the store cannot evaluate stay here."""
+    own = equals("collection_id", collection.id)
+    if filters is None or store.can_push_down(filters):
+        return Selection(collection, all_of(own, filters) or own, None, search)
+    if isinstance(filters, And):
+        able = [part for part in filters.parts if store.can_push_down(part)]
+        unable = [part for part in filters.parts if not store.can_push_down(part)]
+        return Selection(collection, all_of(own, *able) or own, all_of(*unable), search)
+    return Selection(collection, own, filters, search)
+
+
+async def stream(store: VectorStore, chosen: Selection, *, page: int = _PAGE) -> AsyncIterator[Point]:
+    """Yield the selected documents in id order, one page in memory."""
+    needle = (chosen.search or "").lower()
+    after: str | None = None
+    while True:
+        found = await store.scroll(chosen.collection.vector_collection, filter=chosen.pushed, limit=page, after=after)
+        for point in found.points:
+            if chosen.rest is not None and not matches(chosen.rest, point.payload):
+                continue
+            if needle and not mentions(point.payload, needle):
+                continue
+            yield point
+        if found.next is None:
+            return
+        after = found.next
+
+
+async def count(store: VectorStore, chosen: Selection) -> int:
+    """Return how many documents are selected."""
+    if chosen.exact:
+        return await store.count(chosen.collection.vector_collection, chosen.pushed)
+    return sum([1 async for _ in stream(store, chosen)])
+
+
+async def list_page(store: VectorStore, collection: CollectionInfo, query: ListQuery, *, vectors: bool) -> ListPage:
+    """Return one page of documents, in id order unless sorted."""
+    chosen = select(store, collection, query.filters, query.search)
+    name = f"documents/{collection.id}"
+    position = unseal(query, name) or {}
+    after = position.get("after")
+    if chosen.exact and not query.sort and (after is not None or not (query.offset or position)):
+        page = await store.scroll(collection.vector_collection, filter=chosen.pushed, limit=query.limit, after=after)
+        points: list[Point] = list(page.points)
+        cursor = seal(query, name, {"after": page.next}) if page.next is not None else None
+    else:
+        offset = int(position.get("offset", query.offset))
+        found = await _slice(store, chosen, query, offset + query.limit + 1)
+        points = found[offset : offset + query.limit]
+        more = len(found) > offset + query.limit
+        cursor = seal(query, name, {"offset": offset + len(points)}) if more else None
+    total = await count(store, chosen) if query.include_total else None
+    return ListPage(await rendered(store, collection, points, vectors=vectors), total, cursor)
+
+
+async def rendered(
+    store: VectorStore, collection: CollectionInfo, points: Sequence[Point], *, vectors: bool
+) -> list[dict[str, Any]]:
+    """Return documents in wire shape, with their vectors when asked for."""
+    if not vectors or not points:
+        return [render(point.payload) for point in points]
+    full = await store.get(collection.vector_collection, [point.id for point in points], with_vectors=True)
+    return [render(point.payload, vectors=point.vectors) for point in full]
+
+
+async def list_groups(
+    store: VectorStore, collection: CollectionInfo, query: ListQuery, group_by: str, *, vectors: bool
+) -> ListPage:
+    """Return one page of groups `{group_key, documents, count}`, largest first; the total counts groups."""
+    chosen = select(store, collection, query.filters, query.search)
+    name = f"document_groups/{collection.id}/{group_by}"
+    groups: dict[tuple[int, Any], tuple[Any, list[Point], int]] = {}
+    async for point in stream(store, chosen):
+        value = resolve(point.payload, group_by)
+        value = None if value is MISSING else value
+        key, documents, size = groups.get(order(value), (value, [], 0))
+        if size < GROUP_DOCUMENTS:
+            documents.append(point)
+        groups[order(value)] = (key, documents, size + 1)
+    ranked = [groups[key] for key in sorted(groups, key=lambda key: (-groups[key][2], key))]
+    position = unseal(query, name) or {}
+    offset = int(position.get("offset", query.offset))
+    items = []
+    for key, documents, size in ranked[offset : offset + query.limit]:
+        sample = _sorted(documents, query.sort)
+        shown = await rendered(store, collection, sample, vectors=vectors)
+        items.append({"group_key": key, "documents": shown, "count": size})
+    more = len(ranked) > offset + query.limit
+    return ListPage(items, len(ranked), seal(query, name, {"offset": offset + len(items)}) if more else None)
+
+
+async def _slice(store: VectorStore, chosen: Selection, query: ListQuery, wanted: int) -> list[Point]:
+    """The first `wanted` documents in the query's order, holding about twice as many."""
+    found: list[Point] = []
+    async for point in stream(store, chosen, page=min(_PAGE, max(wanted, 16)) if not query.sort else _PAGE):
+        found.append(point)
+        if not query.sort and len(found) >= wanted:
+            break
+        if len(found) > 2 * wanted + 1000:
+            found = _sorted(found, query.sort)[:wanted]
+    return _sorted(found, query.sort)[:wanted]
+
+
+def _sorted(points: Sequence[Point], sort: Sequence[tuple[str, str]]) -> list[Point]:
+    """Documents by each field in turn, those without it last, ties in id order."""
+    ordered = sorted(points, key=lambda point: point.id) if sort else list(points)
+    for path, direction in reversed(list(sort)):
+        keyed = [(order(resolve(point.payload, path)), point) for point in ordered]
+        present = [item for item in keyed if item[0][0]]
+        absent = [item for item in keyed if not item[0][0]]
+        present.sort(key=lambda item: item[0], reverse=direction == "desc")
+        ordered = [point for _, point in [*present, *absent]]
+    return ordered

@@ -1,0 +1,441 @@
+"""Documents of a collection: read, list, change, and trace to where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.directory import CollectionInfo, Directory
+from mixpeek_operator.core.errors import MixpeekError, NotFoundError, Place, Problem, SpecError
+from mixpeek_operator.core.filters import parse
+from mixpeek_operator.core.ids import point_id, random
+from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.ingestion import aggregate as aggregation
+from mixpeek_operator.ingestion.derived import DerivedDocuments
+from mixpeek_operator.ingestion.document_lists import count, list_groups, list_page, rendered, select, stream
+from mixpeek_operator.ingestion.lineage import RESERVED, render, user_fields
+from mixpeek_operator.ingestion.paths import MISSING, assign, resolve
+from mixpeek_operator.ingestion.records import namespace_of, timestamp
+from mixpeek_operator.ingestion.signatures import Signatures
+from mixpeek_operator.ports.vectors import Point, SparseVector, VectorStore
+
+MAX_BATCH = 1000
+_WRITE = 500
+_CREATE_OPTIONS = frozenset(
+    {
+        "content_hash",
+        "document_schema_version",
+        "features",
+        "lineage_chain",
+        "root_bucket_id",
+        "source_collection_id",
+        "source_document_id",
+        "source_object_id",
+        "source_type",
+        "vectors",
+    }
+)
+
+
+class Documents:
+    """Documents; user fields may be changed, lineage and ids may not."""
+
+    def __init__(
+        self,
+        vectors: VectorStore,
+        directory: Directory,
+        signatures: Signatures,
+        derived: DerivedDocuments,
+        clock: Clock,
+    ) -> None:
+        self._vectors = vectors
+        self._directory = directory
+        self._signatures = signatures
+        self._derived = derived
+        self._clock = clock
+
+    async def get(
+        self, scope: Scope, collection: str, document_id: str, *, return_vectors: bool = False
+    ) -> dict[str, Any]:
+        """Return one document. Raises NotFoundError outside the collection."""
+        info = await self._info(scope, collection)
+        point = await self._point(info, document_id)
+        return (await rendered(self._vectors, info, [point], vectors=return_vectors))[0]
+
+    async def list(
+        self,
+        scope: Scope,
+        collection: str,
+        query: ListQuery,
+        *,
+        return_vectors: bool = False,
+        group_by: str | None = None,
+    ) -> ListPage:
+        """Return a page of documents, or with `group_by` of groups `{group_key, documents, count}`."""
+        info = await self._info(scope, collection)
+        if group_by:
+            return await list_groups(self._vectors, info, query, group_by, vectors=return_vectors)
+        return await list_page(self._vectors, info, query, vectors=return_vectors)
+
+    async def create(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Store a document as given, with `vectors` (by vector name) or `features[].vectors`; nothing is embedded."""
+        info = await self._info(scope, collection)
+        _refuse_reserved(body, allowed={"collection_id", "document_id", "root_object_id", "lineage_path"})
+        id = str(body.get("document_id") or random("doc", 24))
+        now = timestamp(self._clock.now())
+        lineage = {
+            "root_object_id": body.get("root_object_id"),
+            "root_bucket_id": body.get("root_bucket_id"),
+            "source_type": body.get("source_type"),
+            "source_object_id": body.get("source_object_id"),
+            "source_collection_id": body.get("source_collection_id"),
+            "source_document_id": body.get("source_document_id"),
+            "path": body.get("lineage_path") or info.id,
+            "chain": [dict(step) for step in body.get("lineage_chain") or ()],
+        }
+        fields = {name: value for name, value in body.items() if name not in RESERVED | _CREATE_OPTIONS}
+        if fields.get("metadata") in ({}, None):
+            fields.pop("metadata", None)
+        for feature in body.get("features") or ():
+            fields |= dict(feature.get("payload") or {})
+        stored = {
+            **fields,
+            "document_id": id,
+            "collection_id": info.id,
+            "_internal": {
+                "namespace_id": info.namespace_id,
+                "document_id": id,
+                "collection_id": info.id,
+                "lineage": lineage,
+                "created_at": now,
+                "updated_at": now,
+                "edited_at": now,
+                "segment": 0,
+                "segments": 1,
+            },
+        }
+        point = Point(point_id(info.namespace_id, id), _vectors(info, body), stored)
+        await self._vectors.upsert(info.vector_collection, [point])
+        await self._signatures.touch(info)
+        return render(stored)
+
+    async def update(self, scope: Scope, collection: str, document_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace the user fields of a document; its vectors and lineage stay."""
+        info = await self._info(scope, collection)
+        _refuse_reserved(body, allowed=RESERVED)
+        point = await self._point(info, document_id, with_vectors=True)
+        system = {name: point.payload[name] for name in ("document_id", "collection_id")}
+        stored = {**user_fields(body), **system, "_internal": self._edited(point)}
+        await self._vectors.upsert(info.vector_collection, [Point(point.id, point.vectors, stored)])
+        await self._signatures.touch(info)
+        return render(stored)
+
+    async def patch(self, scope: Scope, collection: str, document_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge user fields into a document; a dotted name sets a nested field."""
+        info = await self._info(scope, collection)
+        changes = _changes(body)
+        point = await self._point(info, document_id)
+        stored = await self._merge(info, point, changes)
+        await self._signatures.touch(info)
+        return render(stored)
+
+    async def delete(self, scope: Scope, collection: str, document_id: str) -> dict[str, Any]:
+        """Delete one document."""
+        info = await self._info(scope, collection)
+        point = await self._point(info, document_id)
+        await self._vectors.delete_points(info.vector_collection, [point.id])
+        await self._signatures.touch(info)
+        return {"success": True, "message": f"Deleted document {document_id}"}
+
+    async def batch_update(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Change documents by id (`updates`) or all that match (`filters` with `update_data`)."""
+        info = await self._info(scope, collection)
+        updates = body.get("updates")
+        if (updates is None) == (body.get("update_data") is None):
+            raise SpecError("send either 'updates', or 'filters' with 'update_data'", code="invalid_update")
+        if updates is None:
+            done = await self.bulk_update(scope, collection, body)
+            return {
+                "updated_count": done["updated_count"],
+                "failed_count": 0,
+                "results": [],
+                "message": done["message"],
+            }
+        _limit(updates, "updates")
+        results = []
+        for entry in updates:
+            id = str(entry.get("document_id", "")) if isinstance(entry, Mapping) else ""
+            try:
+                if not isinstance(entry, Mapping):
+                    raise SpecError("an update is {document_id, update_data}")
+                await self._merge(info, await self._point(info, id), _changes(entry.get("update_data") or {}))
+                results.append({"document_id": id, "success": True, "error": None})
+            except MixpeekError as error:
+                results.append({"document_id": id, "success": False, "error": error.message})
+        await self._signatures.touch(info)
+        updated = sum(bool(item["success"]) for item in results)
+        return {
+            "updated_count": updated,
+            "failed_count": len(results) - updated,
+            "results": results,
+            "message": f"Updated {updated} of {len(results)} documents",
+        }
+
+    async def batch_delete(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Delete documents by id (`document_ids`) or all that match `filters`."""
+        info = await self._info(scope, collection)
+        ids = body.get("document_ids")
+        filters = parse(body.get("filters"))
+        if (ids is None) == (filters is None):
+            raise SpecError("send either 'document_ids' or 'filters'", code="invalid_delete")
+        results: list[dict[str, Any]] = []
+        if ids is not None:
+            _limit(ids, "document_ids")
+            found = await self._points(info, ids)
+            for id in ids:
+                error = None if id in found else f"there is no document {id!r} in this collection"
+                results.append({"document_id": id, "success": id in found, "error": error})
+            points = [point.id for point in found.values()]
+        else:
+            points = [point.id async for point in stream(self._vectors, select(self._vectors, info, filters))]
+        for start in range(0, len(points), _WRITE):
+            await self._vectors.delete_points(info.vector_collection, points[start : start + _WRITE])
+        await self._signatures.touch(info)
+        return {
+            "deleted_count": len(points),
+            "failed_count": sum(not item["success"] for item in results),
+            "results": results,
+            "message": f"Deleted {len(points)} documents",
+        }
+
+    async def bulk_update(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge the same `update_data` into every document that matches `filters` (all without filters)."""
+        info = await self._info(scope, collection)
+        changes = _changes(body.get("update_data") or {})
+        chosen = select(self._vectors, info, parse(body.get("filters")))
+        points = [point async for point in stream(self._vectors, chosen)]
+        for point in points:
+            await self._merge(info, point, changes)
+        await self._signatures.touch(info)
+        return {"updated_count": len(points), "message": f"Updated {len(points)} documents"}
+
+    async def count(self, scope: Scope, collection: str, filters: Any = None) -> dict[str, Any]:
+        """Return how many documents match a wire filter."""
+        info = await self._info(scope, collection)
+        return {
+            "collection_id": info.id,
+            "count": await count(self._vectors, select(self._vectors, info, parse(filters))),
+        }
+
+    async def distinct(
+        self, scope: Scope, collection: str, field: str, *, filters: Any = None, limit: int = 100
+    ) -> dict[str, Any]:
+        """Return the values of a field with their counts, most frequent first; each member of a list counts."""
+        info = await self._info(scope, collection)
+        found: dict[tuple[int, Any], tuple[Any, int]] = {}
+        async for point in stream(self._vectors, select(self._vectors, info, parse(filters))):
+            value = resolve(point.payload, field)
+            for item in value if isinstance(value, list) else [value]:
+                if item is not MISSING and item is not None:
+                    key = aggregation.order(item)
+                    found[key] = (item, found.get(key, (item, 0))[1] + 1)
+        ranked = [found[key] for key in sorted(found, key=lambda key: (-found[key][1], key))]
+        values = [{"value": value, "count": number} for value, number in ranked[:limit]]
+        return {"field": field, "values": values, "total_distinct": len(ranked)}
+
+    async def aggregate(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Group and aggregate documents."""
+        info = await self._info(scope, collection)
+        wanted = aggregation.parse_request(body)
+        chosen = select(self._vectors, info, parse(body.get("filters")))
+
+        async def rows() -> AsyncIterator[Mapping[str, Any]]:
+            async for point in stream(self._vectors, chosen):
+                yield point.payload
+
+        return await aggregation.run(wanted, rows())
+
+    async def features(self, scope: Scope, collection: str) -> dict[str, Any]:
+        """Return the features of a collection, as `GET /v1/collections/{id}/features` lists them."""
+        info = await self._info(scope, collection)
+        return {
+            "features": [
+                {
+                    "feature_address": feature.uri,
+                    "feature_uri": feature.uri,
+                    "feature_extractor_name": feature.extractor,
+                    "version": feature.version,
+                    "primary": number == 0,
+                    "vector_index": {
+                        "name": feature.index.name,
+                        "description": feature.index.description,
+                        "type": feature.index.type,
+                        "dimensions": feature.index.dimensions,
+                        "distance": feature.index.distance,
+                        "datatype": feature.index.datatype,
+                        "inference_name": feature.index.inference_model or None,
+                    },
+                }
+                for number, feature in enumerate(info.features)
+            ]
+        }
+
+    async def lineage(self, scope: Scope, collection: str, document_id: str) -> dict[str, Any]:
+        """Return the steps from the root object to a document."""
+        info = await self._info(scope, collection)
+        point = await self._point(info, document_id)
+        above = dict(point.payload["_internal"].get("lineage") or {})
+        chain = list(above.pop("chain", None) or ())
+        path = above.pop("path", None)
+        return {
+            "document_id": document_id,
+            "collection_id": info.id,
+            "depth": len(chain),
+            "total_steps": len(chain),
+            "lineage_path": path,
+            "lineage": {**above, "lineage_chain": chain},
+        }
+
+    async def of_object(self, scope: Scope, object_id: str, collection_ids: Sequence[str] = ()) -> dict[str, Any]:
+        """Return every document made of an object, in any collection or in the given ones."""
+        documents = [render(point.payload) for point in await self._made(scope, object_id, collection_ids)]
+        counts: dict[str, int] = {}
+        for document in documents:
+            counts[document["collection_id"]] = counts.get(document["collection_id"], 0) + 1
+        return {
+            "object_id": object_id,
+            "documents": documents,
+            "total": len(documents),
+            "total_count": len(documents),
+            "collections": [{"collection_id": id, "document_count": counts[id]} for id in sorted(counts)],
+        }
+
+    async def decomposition_tree(
+        self, scope: Scope, object_id: str, *, include_document_ids: bool = False
+    ) -> dict[str, Any]:
+        """Return the collections an object went through, nested as they feed each other."""
+        nodes: dict[str, dict[str, Any]] = {}
+        roots: list[dict[str, Any]] = []
+        points = await self._made(scope, object_id, ())
+        for point in points:
+            above = point.payload["_internal"].get("lineage") or {}
+            path = str(above.get("path") or point.payload["collection_id"])
+            node = nodes.get(path)
+            if node is None:
+                node = nodes[path] = {
+                    "collection_id": point.payload["collection_id"],
+                    "lineage_path": path,
+                    "feature_extractor_id": ((above.get("chain") or [{}])[-1]).get("feature_extractor_id"),
+                    "document_count": 0,
+                    "children": [],
+                    **({"document_ids": []} if include_document_ids else {}),
+                }
+            node["document_count"] += 1
+            if include_document_ids:
+                node["document_ids"].append(point.payload["document_id"])
+        for path in sorted(nodes):
+            parent = nodes.get(path.rpartition("/")[0])
+            (parent["children"] if parent else roots).append(nodes[path])
+        internal = points[0].payload["_internal"] if points else {}
+        return {
+            "object_id": object_id,
+            "root_object_id": object_id,
+            "root_bucket_id": (internal.get("lineage") or {}).get("root_bucket_id"),
+            "total_documents": len(points),
+            "tree": roots,
+        }
+
+    async def _made(self, scope: Scope, object_id: str, collection_ids: Sequence[str]) -> Sequence[Point]:
+        namespace_id = namespace_of(scope)
+        ids = [(await self._directory.collection(namespace_id, id)).id for id in collection_ids]
+        points = [point async for point in self._derived.of_objects(scope, [object_id], collection_ids=ids)]
+        return sorted(points, key=lambda point: _place(point.payload))
+
+    async def _info(self, scope: Scope, collection: str) -> CollectionInfo:
+        return await self._directory.collection(namespace_of(scope), collection)
+
+    async def _point(self, info: CollectionInfo, document_id: str, *, with_vectors: bool = False) -> Point:
+        found = await self._points(info, [document_id], with_vectors=with_vectors)
+        if document_id not in found:
+            raise NotFoundError(f"collection {info.name!r} has no document {document_id!r}")
+        return found[document_id]
+
+    async def _points(
+        self, info: CollectionInfo, ids: Sequence[str], *, with_vectors: bool = False
+    ) -> dict[str, Point]:
+        wanted = [point_id(info.namespace_id, id) for id in ids]
+        points = await self._vectors.get(info.vector_collection, wanted, with_vectors=with_vectors)
+        return {
+            str(point.payload["document_id"]): point
+            for point in points
+            if point.payload.get("collection_id") == info.id
+        }
+
+    async def _merge(self, info: CollectionInfo, point: Point, changes: Mapping[str, Any]) -> dict[str, Any]:
+        stored = dict(point.payload)
+        for path, value in changes.items():
+            assign(stored, path, value)
+        stored["_internal"] = self._edited(point)
+        tops = {path.split(".")[0] for path in changes} | {"_internal"}
+        changed = {name: stored[name] for name in tops}
+        await self._vectors.set_payload(info.vector_collection, [point.id], changed)
+        return stored
+
+    def _edited(self, point: Point) -> dict[str, Any]:
+        now = timestamp(self._clock.now())
+        return {**point.payload["_internal"], "updated_at": now, "edited_at": now}
+
+
+def _place(stored: Mapping[str, Any]) -> tuple[str, str, int]:
+    internal = stored["_internal"]
+    path = str((internal.get("lineage") or {}).get("path") or "")
+    return path, str(stored["collection_id"]), int(internal.get("segment") or 0)
+
+
+def _changes(body: Mapping[str, Any]) -> dict[str, Any]:
+    changes = {name: value for name, value in body.items() if name not in ("document_id", "collection_id")}
+    if not changes:
+        raise SpecError("the update is empty; send the fields to change", code="empty_update")
+    _refuse_reserved(changes, allowed=set())
+    return changes
+
+
+def _refuse_reserved(body: Mapping[str, Any], *, allowed: set[str] | frozenset[str]) -> None:
+    taken = [name for name in body if str(name).split(".")[0] in RESERVED - set(allowed)]
+    if taken:
+        raise SpecError.of(
+            [
+                Problem("immutable", f"{name!r} is written by the system only", Place(path=name), location=(name,))
+                for name in taken
+            ]
+        )
+
+
+def _vectors(info: CollectionInfo, body: Mapping[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = dict(body.get("vectors") or {})
+    for feature in body.get("features") or ():
+        given |= dict(feature.get("vectors") or {})
+    known = {item.index.name: item.index for item in info.features}
+    known |= {item.index.output: item.index for item in info.features}
+    problems = []
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            listed = ", ".join(sorted(item.index.name for item in info.features)) or "none"
+            problems.append(Problem("unknown_vector", f"unknown vector {name!r}; this collection has {listed}"))
+        elif isinstance(value, Mapping):
+            found[known[name].name] = SparseVector(list(value.get("indices", ())), list(value.get("values", ())))
+        elif isinstance(value, list):
+            found[known[name].name] = [float(item) for item in value]
+        else:
+            problems.append(Problem("wrong_type", f"vector {name!r} is a list of numbers or {{indices, values}}"))
+    if problems:
+        raise SpecError.of(problems)
+    return found
+
+
+def _limit(entries: Any, name: str) -> None:
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_BATCH:
+        raise SpecError(f"'{name}' is a list of 1 to {MAX_BATCH} entries", code="invalid_batch")
