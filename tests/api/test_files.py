@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -212,7 +213,8 @@ async def test_discovery_reads_in_the_sdk(world: Any) -> None:
 
 
 async def test_discovery_describes_every_kind_with_an_example_that_is_valid(world: Any) -> None:
-    kinds = world.services.kinds = dict(schemas())
+    kinds = schemas()
+    world.services.kinds = {name: SimpleNamespace(schema=schema) for name, schema in kinds.items()}
     async with world.client(None) as http:
         answer = (await http.get("/v1/discovery/schema")).json()
         one = (await http.get("/v1/discovery/schema?resource_type=buckets")).json()

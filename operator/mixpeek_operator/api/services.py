@@ -4,25 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from mixpeek_operator.access.keys import Keys
-from mixpeek_operator.access.organizations import Organizations
-from mixpeek_operator.access.secrets import StoredSecrets
-from mixpeek_operator.access.users import Users
-from mixpeek_operator.core.catalog import Catalog
-from mixpeek_operator.core.directory import Directory
+from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.ports.blobs import BlobStore
+
+if TYPE_CHECKING:
+    from mixpeek_operator.access.keys import Keys
+    from mixpeek_operator.access.organizations import Organizations
+    from mixpeek_operator.access.secrets import StoredSecrets
+    from mixpeek_operator.access.users import Users
+    from mixpeek_operator.core.catalog import Catalog
+    from mixpeek_operator.core.directory import Directory
+    from mixpeek_operator.core.lifecycle import Kind
+    from mixpeek_operator.core.resources import Resources
+    from mixpeek_operator.ingestion.batches import Batches
+    from mixpeek_operator.ingestion.documents import Documents
+    from mixpeek_operator.ingestion.objects import Objects
+    from mixpeek_operator.ingestion.tasks import Tasks
+    from mixpeek_operator.ingestion.uploads import Uploads
+    from mixpeek_operator.manifest.service import ManifestService
+    from mixpeek_operator.ports.metadata import MetadataStore
+    from mixpeek_operator.ports.vectors import VectorStore
 
 HealthCheck = Callable[[], Awaitable[None]]
 """Returns when the part works, raises otherwise."""
 
 
+class Grant(Protocol):
+    """What a signed link allows."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def content_type(self) -> str | None: ...
+
+
+class SignedBlobs(BlobStore, Protocol):
+    """A blob store whose signed links lead to our own `/v1/blobs`."""
+
+    def verify(self, token: str, method: str) -> Grant:
+        """Return what a token allows. UnauthorizedError when it is forged, expired or for another method."""
+        ...
+
+
+class _Absent:
+    """In the place of a part that this server runs without: every use of it answers 503."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise UnavailableError(
+            "this server runs without the part that answers this", code="part_absent", details={"retryable": False}
+        )
+
+
+_ABSENT: Any = _Absent()
+
+
 @dataclass(slots=True)
 class Services:
-    """The parts behind the routes. A route of a part that is None answers 503."""
+    """The parts behind the routes. The first seven are always there; others may be left out."""
 
     settings: Settings
     organizations: Organizations
@@ -31,17 +76,19 @@ class Services:
     secrets: StoredSecrets
     directory: Directory
     catalog: Catalog
-    kinds: Mapping[str, Any] = field(default_factory=dict)
-    """Kind name → its KindSchema or plugin."""
-    resources: Any = None
-    manifest: Any = None
-    objects: Any = None
-    uploads: Any = None
-    batches: Any = None
-    tasks: Any = None
-    documents: Any = None
-    retrieval: Any = None
-    blobs: Any = None
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    """By name: `Bucket`."""
+    resources: Resources = _ABSENT
+    manifest: ManifestService = _ABSENT
+    objects: Objects = _ABSENT
+    uploads: Uploads = _ABSENT
+    batches: Batches = _ABSENT
+    tasks: Tasks = _ABSENT
+    documents: Documents = _ABSENT
+    retrieval: Any = _ABSENT
+    blobs: SignedBlobs = _ABSENT
+    metadata: MetadataStore = _ABSENT
+    vectors: VectorStore = _ABSENT
     health_checks: Mapping[str, HealthCheck] = field(default_factory=dict)
     """By name in `GET /v1/health`: cache, metadata, vector_store, object_storage, task_queue, inference."""
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)

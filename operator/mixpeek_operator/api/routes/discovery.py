@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 import yaml
@@ -36,7 +36,7 @@ def router(services: Services) -> Routes:
     def manifest_schema() -> dict[str, Any]:
         # Kinds do not change while the server runs, and their JSON schemas are large.
         if not schema:
-            schema.update(describe(services.kinds))
+            schema.update(describe([kind.schema for kind in services.kinds.values()]))
         return schema
 
     def extractors() -> list[dict[str, Any]]:
@@ -78,9 +78,9 @@ def router(services: Services) -> Routes:
     return routes
 
 
-def describe(kinds: Mapping[str, KindSchema]) -> dict[str, Any]:
+def describe(kinds: Sequence[KindSchema]) -> dict[str, Any]:
     """Return the manifest's sections: schema, dependencies and an example of each, from the kinds themselves."""
-    schemas = sorted(kinds.values(), key=lambda kind: kind.plural)
+    schemas = sorted(kinds, key=lambda kind: kind.plural)
     plural = {kind.name: kind.plural for kind in schemas}
     return {
         "manifest_version": _VERSION,
