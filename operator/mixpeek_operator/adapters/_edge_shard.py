@@ -1,0 +1,304 @@
+"""One vector collection on disk: an Edge shard and the facts beside it, swapped as a whole.
+
+    <root>/<collection>/meta.json     labels, vectors, indexes, and which shard directory is current
+    <root>/<collection>/shard-<n>/    the Edge shard
+
+A collection appears and vanishes by one rename, and a restored shard becomes current by replacing `meta.json`, so
+a process that is killed never leaves half of either.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import qdrant_edge as edge
+
+from mixpeek_operator.core.errors import (
+    ConflictError,
+    InternalError,
+    MixpeekError,
+    NotFoundError,
+    SpecError,
+    UnavailableError,
+)
+from mixpeek_operator.ports.vectors import VectorParams
+
+_META = "meta.json"
+_HIDDEN = "~"
+"""Sparse vector that every shard has, as Edge wants at least one vector at creation."""
+
+_DISTANCES = {
+    "cosine": edge.Distance.Cosine,
+    "dot": edge.Distance.Dot,
+    "euclid": edge.Distance.Euclid,
+    "manhattan": edge.Distance.Manhattan,
+}
+_MESSAGES: tuple[tuple[str, type[MixpeekError]], ...] = (
+    ("dimension", SpecError),
+    ("vector name", SpecError),
+    ("sparse vectors", SpecError),
+    ("already exists with different parameters", ConflictError),
+    ("No appropriate index", SpecError),
+    ("JSON path", SpecError),
+    ("No point with id", NotFoundError),
+    ("No space", UnavailableError),
+    ("os error", UnavailableError),
+    ("runtime error", UnavailableError),
+)
+_INDEXES = {
+    # A number index of Edge holds either integers or floats; the float one finds both.
+    "integer": edge.PayloadSchemaType.Float,
+    "float": edge.PayloadSchemaType.Float,
+    "bool": edge.PayloadSchemaType.Bool,
+    "datetime": edge.PayloadSchemaType.Datetime,
+    "geo": edge.PayloadSchemaType.Geo,
+    "text": edge.PayloadSchemaType.Text,
+    "keyword": edge.PayloadSchemaType.Keyword,
+    # UUIDs are compared as the strings they are, so their spelling matters as everywhere else.
+    "uuid": edge.PayloadSchemaType.Keyword,
+}
+
+
+def translate(error: BaseException) -> MixpeekError:
+    """Return our error for one that the Edge binding raised (it knows ValueError, TypeError and Exception)."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, OSError):
+        return UnavailableError(f"vector store: {text}")
+    if isinstance(error, ValueError | TypeError | OverflowError):
+        return SpecError(f"the vector store cannot take this: {text}")
+    for part, ours in _MESSAGES:
+        if part in text:
+            return ours(f"vector store: {text}")
+    return InternalError(f"vector store: {text}")
+
+
+def check_params(name: str, params: VectorParams) -> None:
+    """Raise SpecError for a vector that cannot be made."""
+    if params.kind == "sparse":
+        if params.modifier not in (None, "idf"):
+            raise SpecError(f"vector {name!r}: modifier {params.modifier!r} is unknown; use idf or none")
+        return
+    if params.kind != "dense":
+        raise SpecError(f"vector {name!r}: kind {params.kind!r} is unknown; use dense or sparse")
+    if not params.size or params.size < 1:
+        raise SpecError(f"vector {name!r}: a dense vector needs a size of at least 1")
+    if params.distance not in _DISTANCES:
+        raise SpecError(f"vector {name!r}: distance {params.distance!r} is unknown; use {', '.join(_DISTANCES)}")
+
+
+@dataclass(slots=True)
+class Meta:
+    """The facts beside a shard."""
+
+    shard: str
+    labels: dict[str, str]
+    vectors: dict[str, VectorParams] = field(default_factory=dict)
+    indexes: dict[str, str] = field(default_factory=dict)
+    arrays: set[str] = field(default_factory=set)
+    """Dotted paths where some point holds an array of objects."""
+
+    def dump(self) -> bytes:
+        return orjson.dumps({**asdict(self), "arrays": sorted(self.arrays)})
+
+    @classmethod
+    def parse(cls, data: bytes) -> Meta:
+        body = orjson.loads(data)
+        return cls(
+            shard=body["shard"],
+            labels=body["labels"],
+            vectors={name: VectorParams(**params) for name, params in body["vectors"].items()},
+            indexes=body["indexes"],
+            arrays=set(body["arrays"]),
+        )
+
+
+class Shard:
+    """An open collection. Every method blocks; errors are ours."""
+
+    def __init__(self, directory: Path, meta: Meta, opened: Any) -> None:
+        self.directory = directory
+        self.meta = meta
+        self.edge = opened
+
+    @classmethod
+    def create(cls, directory: Path, vectors: Mapping[str, VectorParams], labels: Mapping[str, str]) -> Shard:
+        """Make a collection in `directory`, which must not exist."""
+        making = directory.with_name(f".new-{uuid.uuid4().hex}")
+        meta = Meta("shard-1", dict(labels), dict(vectors))
+        try:
+            (making / meta.shard).mkdir(parents=True)
+            made = edge.EdgeShard.create(str(making / meta.shard), _config())
+            for name, params in vectors.items():
+                made.update(_create_vector(name, params))
+            made.flush()
+            made.close()
+            _write_durably(making / _META, meta.dump())
+            making.rename(directory)
+        except Exception as error:
+            shutil.rmtree(making, ignore_errors=True)
+            raise translate(error) from error
+        return cls.load(directory)
+
+    @classmethod
+    def load(cls, directory: Path) -> Shard:
+        """Open the collection in `directory`; shards that are not current are left-overs and go."""
+        try:
+            meta = Meta.parse((directory / _META).read_bytes())
+            for left in directory.iterdir():
+                if left.name not in (meta.shard, _META):
+                    shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+            return cls(directory, meta, edge.EdgeShard.load(str(directory / meta.shard)))
+        except Exception as error:
+            raise translate(error) from error
+
+    def update(self, operation: Any) -> None:
+        try:
+            self.edge.update(operation)
+        except Exception as error:
+            raise translate(error) from error
+
+    def save(self) -> None:
+        """Replace `meta.json`."""
+        try:
+            _write_durably(self.directory / _META, self.meta.dump())
+        except OSError as error:
+            raise translate(error) from error
+
+    def add_vector(self, name: str, params: VectorParams) -> None:
+        check_params(name, params)
+        self.update(_create_vector(name, params))
+        self.meta.vectors[name] = params
+        self.save()
+
+    def delete_vector(self, name: str) -> None:
+        self.meta.vectors.pop(name, None)
+        self.save()
+        self.update(edge.UpdateOperation.delete_vector_name(name))
+
+    def create_index(self, field_name: str, path: str, type: str) -> None:
+        if type not in _INDEXES:
+            raise SpecError(f"payload index type {type!r} is unknown; use {', '.join(sorted(_INDEXES))}")
+        self.update(edge.UpdateOperation.create_field_index(path, _INDEXES[type]))
+        self.meta.indexes[field_name] = type
+        self.save()
+
+    def delete_index(self, field_name: str, path: str) -> None:
+        self.meta.indexes.pop(field_name, None)
+        self.save()
+        self.update(edge.UpdateOperation.delete_field_index(path))
+
+    def learn_arrays(self, found: set[str]) -> None:
+        """Remember, before such points are written, where arrays hold objects."""
+        if not found <= self.meta.arrays:
+            self.meta.arrays |= found
+            self.save()
+
+    def flush(self) -> None:
+        try:
+            self.edge.flush()
+        except Exception as error:
+            raise translate(error) from error
+
+    def snapshot(self, target: Path) -> None:
+        """Write the collection to one archive; nothing may write meanwhile."""
+        self.flush()
+        making = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(making, "w") as archive:
+                archive.add(self.directory / _META, _META)
+                archive.add(self.directory / self.meta.shard, "shard")
+            making.replace(target)
+        except OSError as error:
+            raise translate(error) from error
+        finally:
+            making.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        try:
+            self.edge.flush()
+            self.edge.close()
+        except Exception as error:
+            raise translate(error) from error
+
+
+def restore(directory: Path, source: Path) -> None:
+    """Make the collection in `directory` what the archive holds. Raises SpecError for another kind of file."""
+    making = directory.with_name(f".new-{uuid.uuid4().hex}")
+    try:
+        making.mkdir(parents=True)
+        with tarfile.open(source) as archive:
+            archive.extractall(making, filter="data")
+        meta = Meta.parse((making / _META).read_bytes())
+        edge.EdgeShard.load(str(making / "shard")).close()
+        meta.shard = f"shard-{uuid.uuid4().hex[:8]}"
+        (making / "shard").rename(making / meta.shard)
+        _write_durably(making / _META, meta.dump())
+        if directory.exists():
+            (making / meta.shard).rename(directory / meta.shard)
+            _write_durably(directory / _META, meta.dump())
+        else:
+            making.rename(directory)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"the snapshot {source.name} does not exist or is incomplete") from error
+    except (tarfile.TarError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise SpecError(f"{source.name} is no snapshot of a vector collection") from error
+    except Exception as error:
+        raise translate(error) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def drop(directory: Path) -> None:
+    """Delete the collection; it is gone with the rename, whatever happens next."""
+    leaving = directory.with_name(f".gone-{uuid.uuid4().hex}")
+    try:
+        directory.rename(leaving)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise translate(error) from error
+    shutil.rmtree(leaving, ignore_errors=True)
+
+
+def sweep(root: Path) -> None:
+    """Remove what a killed process left half made or half deleted."""
+    for left in root.glob(".*-*"):
+        if left.is_dir() and left.name.startswith((".new-", ".gone-")):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def exists(directory: Path) -> bool:
+    """Whether a collection is there."""
+    return (directory / _META).is_file()
+
+
+def _config() -> Any:
+    return edge.EdgeConfig(sparse_vectors={_HIDDEN: edge.EdgeSparseVectorParams()})
+
+
+def _create_vector(name: str, params: VectorParams) -> Any:
+    check_params(name, params)
+    if name == _HIDDEN or not name:
+        raise SpecError(f"a vector cannot be called {name!r}")
+    if params.kind == "sparse":
+        modifier = edge.Modifier.Idf if params.modifier == "idf" else None
+        return edge.UpdateOperation.create_sparse_vector(name, modifier)
+    return edge.UpdateOperation.create_dense_vector(name, params.size or 0, _DISTANCES[params.distance])
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    making = path.with_name(f"{path.name}.new")
+    with making.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    making.replace(path)
