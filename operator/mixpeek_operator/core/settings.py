@@ -33,6 +33,9 @@ class Settings(BaseSettings):
         default="all-MiniLM-L6-v2", description="Model of text_extractor when its parameters name none."
     )
     embedding_batch_size: int = Field(default=32, ge=1, description="Texts per forward pass.")
+    embedding_threads: int | None = Field(
+        default=None, ge=1, description="Threads of one forward pass; unset leaves it to torch (one per core)."
+    )
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="Limit of a JSON request body.")
     max_upload_bytes: int = Field(default=5 * 1024**3, ge=1024, description="Limit of one uploaded file.")
     max_manifest_bytes: int = Field(default=20 * 1024 * 1024, ge=1024, description="Limit of a manifest file.")

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mixpeek_operator.core.catalog import ExtractorInfo, VectorIndex
-from mixpeek_operator.core.errors import InternalError, NotFoundError, Place, Problem, SpecError
+from mixpeek_operator.core.errors import InternalError, ModelUnavailableError, NotFoundError, Place, Problem, SpecError
 from mixpeek_operator.extraction import extractors as builtin
 from mixpeek_operator.extraction.archive import Archive, load_archive
 from mixpeek_operator.extraction.features import normal_version
@@ -84,6 +84,8 @@ class ExtractorRegistry:
             self.vector_indexes(name, version, parameters)
         except SpecError as error:
             return list(error.problems) or [Problem(error.code, error.message, _PARAMETERS)]
+        except ModelUnavailableError as error:
+            return [Problem(error.code, error.message, _PARAMETERS)]
         except NotFoundError as error:
             return [Problem(error.code, error.message, Place(path="feature_extractor_name"))]
         return []

@@ -116,6 +116,11 @@ def test_every_bad_parameter_is_reported_at_once(registry: ExtractorRegistry) ->
     }
 
 
+def test_a_model_that_is_not_here_is_a_problem_of_the_declaration(registry: ExtractorRegistry) -> None:
+    (problem,) = registry.check("text_extractor", "v1", {"embedding_model": "house-model"})
+    assert "MIXPEEK_MODEL_PATH" in problem.message
+
+
 def test_an_unknown_extractor_names_the_nearest(registry: ExtractorRegistry) -> None:
     with pytest.raises(NotFoundError, match="did you mean 'text_extractor'"):
         registry.info("text_extracter", "v1")
