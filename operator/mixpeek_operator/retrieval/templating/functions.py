@@ -382,9 +382,7 @@ FILTERS: Final[Mapping[str, Function]] = {
     "reject": _select(False, False),
     "rejectattr": _select(False, True),
     "replace": _replace,
-    "reverse": lambda budget, value: (
-        value[::-1] if isinstance(value, str) else items_of(budget, value)[::-1]
-    ),
+    "reverse": lambda budget, value: value[::-1] if isinstance(value, str) else items_of(budget, value)[::-1],
     "round": _round,
     "select": _select(True, False),
     "selectattr": _select(True, True),
@@ -416,9 +414,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
 }
 
 METHODS: Final[Mapping[str, Function]] = {
-    "get": lambda budget, value, key, fallback=None: (
-        fallback if lookup(value, key) is MISSING else lookup(value, key)
-    ),
+    "get": lambda budget, value, key, fallback=None: fallback if lookup(value, key) is MISSING else lookup(value, key),
     "items": _pairs,
     "keys": FILTERS["keys"],
     "values": FILTERS["values"],

@@ -1,8 +1,8 @@
 """Templates: compiled once, rendered many times.
 
-    compile_text("{{INPUT.limit * 2}}").render({"INPUT": {"limit": 5}}) == 10      # one expression keeps its type
-    compile_text("about {{INPUT.topic}}").render({"INPUT": {}}) == "about "        # what is missing is empty text
-    compile_json('{"title": "{{DOC.title}}"}').render({"DOC": {"title": 'a "b"'}}) == {"title": 'a "b"'}
+compile_text("{{INPUT.limit * 2}}").render({"INPUT": {"limit": 5}}) == 10      # one expression keeps its type
+compile_text("about {{INPUT.topic}}").render({"INPUT": {}}) == "about "        # what is missing is empty text
+compile_json('{"title": "{{DOC.title}}"}').render({"DOC": {"title": 'a "b"'}}) == {"title": 'a "b"'}
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ class Template:
 
     __slots__ = ("_run", "namespaces", "paths", "source", "whole")
 
-    def __init__(
-        self, source: str, run: Callable[[Frame], Any], compiler: Compiler, *, whole: bool
-    ) -> None:
+    def __init__(self, source: str, run: Callable[[Frame], Any], compiler: Compiler, *, whole: bool) -> None:
         self.source = source
         self.namespaces = frozenset(compiler.namespaces)
         """Which of INPUT, DOC, CONTEXT and STAGE it reads."""
@@ -59,9 +57,7 @@ def is_template(value: Any, *, braces: bool = False) -> bool:
     """Whether a string holds an expression to compile."""
     if not isinstance(value, str) or "{" not in value:
         return False
-    return ("{{" in value and value.replace("${{", "").find("{{") >= 0) or (
-        braces and single_braces(value) != value
-    )
+    return ("{{" in value and value.replace("${{", "").find("{{") >= 0) or (braces and single_braces(value) != value)
 
 
 def compile_text(source: str, *, braces: bool = False) -> Template:
@@ -120,26 +116,6 @@ def compile_json(source: str) -> Template:
             raise TemplateError(f"the template does not make JSON: {error}", code="template_not_json") from None
 
     return Template(source, run, compiler, whole=False)
-
-
-def compile_tree(value: Any, *, braces: bool = False) -> Callable[[Mapping[str, Any]], Any] | None:
-    """Compile every template inside a JSON value; None when there is none. Constant parts are shared, not copied."""
-    if isinstance(value, str):
-        return compile_text(value, braces=braces).render if is_template(value, braces=braces) else None
-    if isinstance(value, Mapping):
-        fields = {key: compile_tree(item, braces=braces) for key, item in value.items()}
-        late = {key: item for key, item in fields.items() if item is not None}
-        if not late:
-            return None
-        return lambda names: {**value, **{key: item(names) for key, item in late.items()}}
-    if isinstance(value, list):
-        items = [compile_tree(item, braces=braces) for item in value]
-        if not any(items):
-            return None
-        return lambda names: [
-            old if item is None else item(names) for old, item in zip(value, items, strict=True)
-        ]
-    return None
 
 
 def _bare(body: str) -> str:

@@ -1,0 +1,93 @@
+"""History of executions, written behind the answers so that it never adds to their latency."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+
+from mixpeek_operator.core.errors import MixpeekError, NotFoundError
+from mixpeek_operator.core.filters import Filter, all_of, equals
+from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.ports.metadata import MetadataStore, Write
+
+TABLE: Final = "executions"
+_QUEUE: Final = 10_000
+_BATCH: Final = 200
+
+_log = structlog.get_logger(__name__)
+
+
+class History:
+    """Records of executions. `close` writes what is still waiting."""
+
+    def __init__(self, metadata: MetadataStore) -> None:
+        self._metadata = metadata
+        self._queue: asyncio.Queue[Write] = asyncio.Queue(_QUEUE)
+        self._writer: asyncio.Task[None] | None = None
+        self._dropped = 0
+
+    def add(self, namespace_id: str, record: Mapping[str, Any]) -> None:
+        """Take a record; it is written soon. When more wait than memory should hold, it is dropped and counted."""
+        try:
+            self._queue.put_nowait(Write(TABLE, namespace_id, str(record["execution_id"]), record))
+        except asyncio.QueueFull:
+            self._dropped += 1
+            _log.warning("execution_history_dropped", dropped=self._dropped)
+            return
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write(), name="execution-history")
+
+    async def flush(self) -> None:
+        """Return when everything taken so far is written."""
+        if self._writer is not None and not self._writer.done():
+            await self._queue.join()
+
+    async def close(self) -> None:
+        await self.flush()
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+            self._writer = None
+
+    async def find(self, namespace_id: str, retriever_id: str | None, query: ListQuery) -> ListPage:
+        """Return executions, newest first unless sorted; of one retriever, of ad hoc ones with None."""
+        await self.flush()
+        scope: Filter | None = equals("retriever_id", retriever_id or "")
+        condition = all_of(scope, query.filters)
+        records = await self._metadata.find(
+            TABLE,
+            namespace_id,
+            filter=condition,
+            sort=query.sort or (("created_at", "desc"),),
+            limit=query.limit,
+            offset=query.offset,
+        )
+        total = await self._metadata.count(TABLE, namespace_id, condition)
+        return ListPage([dict(record.body) for record in records], total, None)
+
+    async def get(self, namespace_id: str, execution_id: str) -> dict[str, Any]:
+        """Return one execution. Raises NotFoundError."""
+        await self.flush()
+        record = await self._metadata.get(TABLE, namespace_id, execution_id)
+        if record is None:
+            raise NotFoundError(f"there is no execution {execution_id!r} in this namespace", code="execution_not_found")
+        return dict(record.body)
+
+    async def _write(self) -> None:
+        while True:
+            writes = [await self._queue.get()]
+            while len(writes) < _BATCH and not self._queue.empty():
+                writes.append(self._queue.get_nowait())
+            try:
+                await self._metadata.transact(writes)
+            except MixpeekError as error:
+                # History is not worth failing a search for; the store's own health check reports the outage.
+                _log.warning("execution_history_not_written", count=len(writes), reason=error.message)
+            finally:
+                for _ in writes:
+                    self._queue.task_done()
+            # Gathering for a moment makes one transaction of many answers.
+            await asyncio.sleep(0.02)

@@ -1,0 +1,90 @@
+"""The stages there are, and the check of a declaration against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from mixpeek_operator.core import registry
+from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.errors import InternalError, Place, Problem
+from mixpeek_operator.retrieval import stages as builtin
+from mixpeek_operator.retrieval.declaration import Declared, declare
+from mixpeek_operator.retrieval.stage import Stage
+
+
+class StageRegistry:
+    """Every stage by id: the modules of `stages/`, found once."""
+
+    def __init__(self, package: ModuleType = builtin) -> None:
+        self._stages = registry.discover(package, "STAGE", Stage)
+        for name, stage in self._stages.items():
+            if stage.info.id != name:
+                raise InternalError(f"the stage in module {name!r} calls itself {stage.info.id!r}")
+
+    def __getitem__(self, stage_id: str) -> Stage:
+        return self._stages[stage_id]
+
+    def stages(self) -> Mapping[str, StageInfo]:
+        """Facts of every stage by id."""
+        return MappingProxyType({name: stage.info for name, stage in self._stages.items()})
+
+    def catalog(self, category: str | None = None) -> list[dict[str, Any]]:
+        """The stages in the wire shape of `GET /v1/retrievers/stages`, of one category or all."""
+        return [
+            {
+                "stage_id": info.id,
+                "description": info.description,
+                "category": info.category,
+                "icon": info.icon,
+                "parameter_schema": info.parameters.model_json_schema(by_alias=True),
+            }
+            for info in self.stages().values()
+            if category is None or info.category == category
+        ]
+
+    def check_stages(self, stages: Sequence[Any], input_schema: Mapping[str, Any]) -> list[Problem]:
+        """Every problem of a retriever's stages: unknown stage, wrong or unknown parameter, template that does not parse."""
+        return self.declare(stages)[1]
+
+    def declare(self, stages: Sequence[Any]) -> tuple[list[Declared], list[Problem]]:
+        """Return the stages that are right, parameters validated, and every problem of the others."""
+        declared: list[Declared] = []
+        problems: list[Problem] = []
+        names: dict[str, int] = {}
+        if not stages:
+            problems.append(Problem("no_stages", "a retriever needs at least one stage", location=("stages",)))
+        for index, body in enumerate(stages):
+            place = Place(path=f"stages[{index}]")
+            stage_id = _stage_id(body)
+            stage = self._stages.get(stage_id) if stage_id else None
+            if stage is None:
+                problems.append(Problem("unknown_stage", self._unknown(stage_id), place, location=("stages", index)))
+                continue
+            step, found = declare(stage, body, index)
+            problems += found
+            if step is None:
+                continue
+            if step.name in names:
+                message = f"the name {step.name!r} is taken by stages[{names[step.name]}]"
+                problems.append(Problem("duplicate_stage_name", message, place, location=("stages", index)))
+            names.setdefault(step.name, index)
+            declared.append(step)
+        return declared, problems
+
+    def _unknown(self, stage_id: str) -> str:
+        if not stage_id:
+            return "a stage needs a stage_id"
+        close = get_close_matches(stage_id, self._stages, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        return f"unknown stage {stage_id!r}{meant} There are: {', '.join(self._stages)}"
+
+
+def _stage_id(body: Any) -> str:
+    if not isinstance(body, Mapping):
+        return ""
+    config = body.get("config")
+    inner = config.get("stage_id") if isinstance(config, Mapping) else None
+    return str(body.get("stage_id") or inner or body.get("stage_name") or "")

@@ -1,0 +1,124 @@
+"""The contract of a retriever stage. One module in `stages/` is one stage: it defines `STAGE`.
+
+    class Params(StageParams): ...                                          # what the declaration may say
+    async def run(state: State, params: Params, context: Context) -> list[dict[str, Any]]: ...
+    STAGE = Stage(StageInfo("limit", "reduce", "…", "icon", Params), run)
+
+Documents are plain dicts. A stage never changes one it was given: it returns new ones, or the same unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.directory import CollectionInfo, NamespaceInfo
+from mixpeek_operator.core.filters import Filter
+from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.ports.inference import Inference
+from mixpeek_operator.ports.vectors import VectorStore
+from mixpeek_operator.retrieval.pagination import Order
+
+Documents = list[dict[str, Any]]
+
+
+class StageParams(BaseModel):
+    """Base of every parameter model: unknown parameters are refused, caching is a parameter of every stage."""
+
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+    cache_behavior: Literal["auto", "disabled", "aggressive"] | None = Field(
+        default=None, description="Whether the stage's output may be kept: auto (default), disabled or aggressive."
+    )
+    cache_ttl_seconds: int | None = Field(default=None, ge=0, description="Seconds the stage's output is kept.")
+
+
+@dataclass(slots=True)
+class State:
+    """What a stage gets."""
+
+    documents: Documents
+    first: bool
+    """Whether nothing came before it, so that a stage that finds documents finds them in the collections."""
+    filters: tuple[Filter, ...] = ()
+    """Filters that a stage which finds documents has to apply while it searches."""
+    plan: Any = None
+    """What the stage's `prepare` returned."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the stage tells in its statistics."""
+    credits: float = 0.0
+
+
+class Nested(Protocol):
+    """Runs another retriever inside a stage; bounded in depth."""
+
+    async def __call__(
+        self, retriever: str | Mapping[str, Any], inputs: Mapping[str, Any], *, filter: Filter | None, limit: int
+    ) -> Documents: ...
+
+
+@dataclass(slots=True)
+class Context:
+    """What a stage may use, the same for all stages of one execution."""
+
+    scope: Scope
+    namespace: NamespaceInfo
+    collections: tuple[CollectionInfo, ...]
+    vectors: VectorStore
+    inference: Inference
+    clock: Clock
+    find_collection: Callable[[str], Awaitable[CollectionInfo]]
+    """By id or name. Raises NotFoundError."""
+    nested: Nested
+    names: dict[str, Any]
+    """INPUT, CONTEXT and STAGE for templates; a stage adds DOC."""
+    facets: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    limits: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What `prepare` may use when a retriever compiles."""
+
+    namespace: NamespaceInfo
+    collections: tuple[CollectionInfo, ...]
+    find_collection: Callable[[str], Awaitable[CollectionInfo]]
+
+
+Run = Callable[[State, Any, Context], Awaitable[Documents]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage, as its module defines it."""
+
+    info: StageInfo
+    run: Run
+    source: bool = False
+    """Whether it finds documents itself when it comes first; other first stages get the collections' documents."""
+    searches: bool = False
+    """Whether it applies `State.filters` while it finds documents, so that filter stages beside it can move into it."""
+    movable: Callable[[Any], bool] | None = None
+    """Of a filter stage: whether it depends on nothing but the request, so that it can move into a search."""
+    filter: Callable[[Any, Mapping[str, Any]], Filter | None] | None = None
+    """Of a filter stage: its filter for an execution."""
+    absorbs: Callable[[Any], bool] | None = None
+    """Of a searching stage: whether filters behind it may move into it without changing what else it computes."""
+    prepare: Callable[[Any, Compilation], Awaitable[Any]] | None = None
+    """Resolves what can be resolved once. Raises SpecError or NotFoundError."""
+    order: Callable[[Any, Mapping[str, Any]], Order | None] | None = None
+    """What its output is sorted by; None keeps the order before it."""
+    opaque: frozenset[str] = frozenset()
+    """Parameters that are no parameter templates (a Jinja template, a nested retriever)."""
+    braces: bool = False
+    """Whether `{INPUT.x}` and `{DOC.x}` are templates too."""
+    estimate: Callable[[Any, int], tuple[int, float, float]] | None = None
+    """(documents out, credits, milliseconds) for so many documents in, for explain."""
