@@ -266,6 +266,18 @@ class ClusterSpec(NamespacedSpec):
         description="What is written to them.",
         examples=[{"field_mappings": [{"source_field": "cluster_label", "target_field": "topic"}]}],
     )
+    source_cluster_ids: list[Annotated[str, Ref("Cluster")]] | None = Field(
+        default=None, max_length=64, description="Clusters whose results are clustered again.", examples=[["stories"]]
+    )
+    auto_execute_on_batch: bool = Field(
+        default=False, description="Run after each batch of its collections.", examples=[True]
+    )
+    auto_execute_min_documents: int | None = Field(
+        default=None, ge=0, description="Fewest documents to run for by itself.", examples=[100]
+    )
+    auto_execute_cooldown_seconds: int = Field(
+        default=3600, ge=0, description="Seconds between two runs by itself.", examples=[3600]
+    )
     metadata: FreeObject | None = Field(default=None, description="Your own data.", examples=[{"team": "catalog"}])
 
     @classmethod
