@@ -226,8 +226,9 @@ class Engine:
         if blockers:
             names = ", ".join(str(item.key) for item in blockers[:10])
             more = f" and {len(blockers) - 10} more" if len(blockers) > 10 else ""
-            message = f"still referred to by {names}{more}; delete those first"
-            visit.synced = Finding(SYNCED, False, Reason.STILL_REFERRED_TO, message, stalled=True)
+            held = any(not item.deleting for item in blockers)
+            message = f"still referred to by {names}{more}" + ("; delete those first" if held else ", being deleted")
+            visit.synced = Finding(SYNCED, False, Reason.STILL_REFERRED_TO, message, stalled=held)
             return
         visit.synced = Finding(SYNCED, False, Reason.DELETING, "the deletion is under way")
         if not self._retains(resource):
