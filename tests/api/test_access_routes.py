@@ -177,6 +177,8 @@ async def test_users_come_and_go(world: Any) -> None:
             assert (await hers.get("/v1/me")).json()["user_email"] == "ada@example.com"
             assert (await http.patch(f"{users}/ada@example.com", json={"status": "suspended"})).status_code == 200
             assert (await hers.get("/v1/me")).status_code == 401
+        again = await http.post(f"{users}/ada@example.com/api-keys", json={"name": "hers"})
+        assert again.json()["error"]["code"] == "user_not_active"
         assert (await http.delete(f"{users}/ada@example.com")).status_code == 200
         assert (await http.get(f"{users}/ada@example.com")).status_code == 404
 

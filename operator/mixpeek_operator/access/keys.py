@@ -15,6 +15,7 @@ from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock, SystemClock
 from mixpeek_operator.core.errors import (
     AlreadyExistsError,
+    ConflictError,
     NotFoundError,
     Problem,
     RateLimitedError,
@@ -128,8 +129,12 @@ class Keys:
     ) -> dict[str, Any]:
         """Make a key for a user record; the answer holds the key itself (`key`), the only time it is shown.
 
-        AlreadyExistsError when the user has an active key of that name.
+        AlreadyExistsError when the user has an active key of that name, ConflictError when the user may not act.
         """
+        if user["status"] != "active":
+            raise ConflictError(
+                f"the user {user['email']} is {user['status']}; make the user active first", code="user_not_active"
+            )
         record, writes = self.draft(user, request, created_by=created_by, token=token or new_token())
         try:
             await self._store.transact(writes)

@@ -20,9 +20,7 @@ _PUBLIC = re.compile(
     r"|/metrics|/openapi\.json|/docs(/.*)?"
 )
 _ADMINISTRATION = re.compile(r"/v1/organizations(/.*)?")
-_READING_POSTS = re.compile(
-    r".*/(list|search|execute|explain|export|validate|lint|diff|generate|preview|query|aggregate|head)"
-)
+_READING_POSTS = re.compile(r".*/(list|search|execute|explain|export|validate|lint|diff|aggregate)")
 
 
 def is_public(path: str) -> bool:
