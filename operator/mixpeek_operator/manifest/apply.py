@@ -8,14 +8,18 @@ process was killed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Protocol
 
 from mixpeek_operator.core import conditions, ids
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.conditions import READY, STALLED, Reason
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, MixpeekError, NotFoundError
-from mixpeek_operator.core.resource import API_GROUP, Metadata, Resource, ResourceKey
+from mixpeek_operator.core.resource import API_GROUP, Resource, ResourceKey
+from mixpeek_operator.core.resources import UPDATED_ANNOTATION
+from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.manifest.journal import SETTLING, UNDOING, WRITING, Image, Intent, Journal, Update
 from mixpeek_operator.manifest.plan import Action, Plan, Step
 from mixpeek_operator.ports.resources import ResourceStore
@@ -23,8 +27,29 @@ from mixpeek_operator.ports.resources import ResourceStore
 APPLY_ANNOTATION = f"{API_GROUP}/apply"
 """Id of the apply that created a resource: what its rollback may delete."""
 
-Prepare = Callable[[Resource], Awaitable[Resource]]
-"""Fills what a new resource needs before it is stored: its id and finalizer."""
+
+class Declarations(Protocol):
+    """How resources are declared; core.resources.Resources is one."""
+
+    def prepare(
+        self,
+        scope: Scope,
+        kind: str,
+        body: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> Resource:
+        """The resource as it will be stored: checked, named, with its id. Nothing is written."""
+        ...
+
+    async def commit(
+        self, create: Sequence[Resource], update: Sequence[Resource], delete: Sequence[ResourceKey]
+    ) -> list[Resource]:
+        """Write everything or nothing; returns the created and updated ones."""
+        ...
+
 
 _ATTEMPTS = 10
 _FIRST_POLL_S, _LAST_POLL_S = 0.01, 0.25
@@ -58,13 +83,13 @@ class Applier:
         *,
         store: ResourceStore,
         journal: Journal,
-        prepare: Prepare,
+        resources: Declarations,
         clock: Clock,
         settle_s: float = 30.0,
     ) -> None:
         self._store = store
         self._journal = journal
-        self._prepare = prepare
+        self._resources = resources
         self._clock = clock
         self._settle_s = settle_s
         self._turns: dict[str, asyncio.Lock] = {}
@@ -82,9 +107,13 @@ class Applier:
         updates = [step for step in plan.steps if step.action is Action.UPDATE]
         if not creates and not updates:
             return Applied()
-        intent, made, changed = await self._intent(organization, creates, updates, wait_s)
-        await self._journal.write(intent, WRITING)
         applied = Applied()
+        try:
+            intent, made, changed = self._intent(organization, creates, updates, wait_s)
+        except MixpeekError as error:
+            applied.errors.append(error.message)
+            return applied
+        await self._journal.write(intent, WRITING)
         try:
             for resource in await self._write(made, changed):
                 applied.written[resource.key] = resource
@@ -115,27 +144,40 @@ class Applier:
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    async def _intent(
+    def _intent(
         self, organization: str, creates: Sequence[Step], updates: Sequence[Step], wait_s: float
     ) -> tuple[Intent, list[Resource], list[Resource]]:
         id = ids.random("apply")
-        made = [await self._prepare(new_resource(organization, step, id)) for step in creates]
+        made = [self._made(organization, step, id) for step in creates]
         changed: list[Resource] = []
         images: list[Update] = []
         for step in updates:
             if step.before is None:
                 continue
-            after = updated_resource(step.before, step)
+            after = updated_resource(step.before, step, self._clock.now())
             changed.append(after)
             images.append(Update(after.key, _image(step.before), _image(after)))
         intent = Intent(id, organization, tuple(item.key for item in made), tuple(images), wait_s)
         return intent, made, changed
 
+    def _made(self, organization: str, step: Step, apply_id: str) -> Resource:
+        extra = step.entry.kubernetes
+        made = self._resources.prepare(
+            Scope(organization, None, step.entry.namespace),
+            step.entry.kind,
+            step.spec,
+            labels=extra.get("labels"),
+            annotations={**(extra.get("annotations") or {}), APPLY_ANNOTATION: apply_id},
+        )
+        if extra.get("name"):
+            made = replace(made, metadata=replace(made.metadata, name=extra["name"]))
+        return made
+
     async def _write(self, made: Sequence[Resource], changed: Sequence[Resource]) -> list[Resource]:
         """Write everything at once. A status written meanwhile is no conflict, a changed declaration is one."""
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._store.apply_batch(made, changed, ())
+                return await self._resources.commit(made, changed, ())
             except AlreadyExistsError:
                 raise
             except ConflictError:
@@ -158,7 +200,7 @@ class Applier:
                 return False
         for update in intent.updated:
             found = await self._store.get(update.key)
-            if found is None or _image(found) != update.after:
+            if found is None or found.spec != update.after.spec:
                 return False
         return True
 
@@ -214,7 +256,7 @@ class Applier:
             if found is not None and found.metadata.annotations.get(APPLY_ANNOTATION) == intent.id:
                 mine.append(key)
         if mine:
-            await self._store.apply_batch((), (), mine)
+            await self._resources.commit((), (), mine)
         applied.orphans += [str(key) for key in await self._until_gone(intent, mine)]
         await self._journal.close(intent)
 
@@ -224,15 +266,16 @@ class Applier:
             found = await self._store.get(update.key)
             if found is None:
                 return False
-            if _image(found) == update.before:
+            now = _image(found)
+            if now == update.before:
                 return True
-            if _image(found) != update.after:
+            if now.spec not in (update.before.spec, update.after.spec):
                 return False
             metadata = replace(
                 found.metadata, labels=dict(update.before.labels), annotations=dict(update.before.annotations)
             )
             try:
-                await self._store.update(replace(found, spec=dict(update.before.spec), metadata=metadata))
+                await self._resources.commit((), [replace(found, spec=dict(update.before.spec), metadata=metadata)], ())
             except ConflictError:
                 continue
             except NotFoundError:
@@ -256,25 +299,17 @@ class Applier:
         return left
 
 
-def new_resource(organization: str, step: Step, apply_id: str) -> Resource:
-    """Return the resource that a create step makes."""
-    extra = step.entry.kubernetes
-    metadata = Metadata(
-        name=step.entry.metadata_name,
-        organization=organization,
-        labels=dict(extra.get("labels") or {}),
-        annotations={**(extra.get("annotations") or {}), APPLY_ANNOTATION: apply_id},
-    )
-    return Resource(step.entry.kind, metadata, dict(step.spec))
-
-
-def updated_resource(before: Resource, step: Step) -> Resource:
+def updated_resource(before: Resource, step: Step, now: datetime) -> Resource:
     """Return the resource that an update step makes of one that exists."""
     extra = step.entry.kubernetes
     metadata = replace(
         before.metadata,
         labels={**before.metadata.labels, **(extra.get("labels") or {})},
-        annotations={**before.metadata.annotations, **(extra.get("annotations") or {})},
+        annotations={
+            **before.metadata.annotations,
+            **(extra.get("annotations") or {}),
+            UPDATED_ANNOTATION: now.isoformat().replace("+00:00", "Z"),
+        },
     )
     return replace(before, metadata=metadata, spec=dict(step.spec))
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from mixpeek_operator.core.errors import Place, Problem
 from mixpeek_operator.core.kind import KindSchema
-from mixpeek_operator.core.normal import nearest, normalise, path_text
+from mixpeek_operator.core.normal import nearest, normalise
 from mixpeek_operator.core.resource import API_GROUP, API_VERSION
 from mixpeek_operator.manifest import kubernetes, parameters
 from mixpeek_operator.manifest.model import VERSION, AcceptanceSpec, Entry, Manifest, ParameterSpec, SeedSpec
@@ -187,16 +187,9 @@ class _Reader:
         entry = Entry(schema.name, spec, path, document.source, document.index, extra)
         self.manifest.entries.append(entry)
         for problem in problems:
-            # A missing field has no place of its own: the entry's is shown, with the field's path.
             place = self.manifest.place(entry, problem.location)
-            message = (
-                f"{path_text(problem.location)}: {problem.message}"
-                if problem.code == "missing_field"
-                else problem.message
-            )
-            self.manifest.problems.append(
-                Problem(problem.code, message, place, problem.severity, (*path, *problem.location))
-            )
+            location = (*path, *problem.location)
+            self.manifest.problems.append(Problem(problem.code, problem.message, place, problem.severity, location))
 
     def _with_namespace(self, body: Any) -> Any:
         if self.default_namespace is None or not isinstance(body, dict) or body.get("namespace") is not None:
