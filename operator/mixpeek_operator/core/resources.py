@@ -14,7 +14,7 @@ from typing import Any
 from mixpeek_operator.core import conditions
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.engine import Engine, check
+from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, NotFoundError, SpecError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.kind import KindSchema
@@ -280,7 +280,7 @@ class Resources:
         """Return the canonical spec with references as names."""
         spec, problems = normalise(schema, dict(body))
         if not problems:
-            problems = check(schema, spec, self._catalog)
+            problems = schema.check(spec, self._catalog)
         if problems:
             raise SpecError.of(problems)
         if schema.name == "Namespace":
