@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.unit.reconciling.world import DENSE, SCOPE, URI, World, condition
 
 from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.lifecycle import Backends
-from tests.unit.reconciling.world import DENSE, SCOPE, URI, World, condition
 
 
 async def test_facts_of_every_kind(world: World) -> None:

@@ -4,11 +4,12 @@ import asyncio
 import time
 from typing import Any
 
+from tests.unit.reconciling.world import BASE, SCOPE, World, condition
+
 from mixpeek_operator.core.engine import Again, Outcome
 from mixpeek_operator.core.queue import Queue
 from mixpeek_operator.core.resource import ResourceKey
 from mixpeek_operator.core.scope import Scope
-from tests.unit.reconciling.world import BASE, SCOPE, World, condition
 
 
 async def test_declared_resources_become_ready_by_themselves(world: World) -> None:

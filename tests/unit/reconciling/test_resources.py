@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.reconciling.world import BASE, SCOPE, World, condition
 
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, NotFoundError, SpecError
 from mixpeek_operator.core.resource import FINALIZER
 from mixpeek_operator.core.scope import Scope
-from tests.unit.reconciling.world import BASE, SCOPE, World, condition
 
 OTHER = Scope("int_two")
 
@@ -63,7 +63,7 @@ async def test_a_taken_name_and_a_clash_of_spellings(world: World) -> None:
     with pytest.raises(AlreadyExistsError, match="articles"):
         await world.resources.create(scope, "Bucket", BASE[0][1])
     await world.resources.create(scope, "Bucket", {**BASE[0][1], "name": "a_b"})
-    with pytest.raises(AlreadyExistsError, match="a_b.*products.a-b"):
+    with pytest.raises(AlreadyExistsError, match=r"a_b.*products\.a-b"):
         await world.resources.create(scope, "Bucket", {**BASE[0][1], "name": "a-b"})
 
 
@@ -87,7 +87,7 @@ async def test_an_immutable_field_is_refused_with_why(
     scope = await world.base()
     await world.resources.create(scope, "Bucket", {**BASE[0][1], "name": "others"})
     before = await world.resources.get(scope, kind, name)
-    with pytest.raises(ConflictError, match=f"{field}.* cannot change because"):
+    with pytest.raises(ConflictError, match=rf"{field}.* cannot change because"):
         await world.resources.update(scope, kind, name, patch)
     assert await world.resources.get(scope, kind, name) == before
 
