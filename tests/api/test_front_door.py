@@ -135,7 +135,30 @@ async def test_what_does_not_exist_has_the_envelope_too(
     answer = await toy.http.request(method, path)
     _checked(answer, status, type_)
     if status == 405:
-        assert "GET" in answer.headers["allow"]
+        assert answer.headers["allow"] == "GET"
+
+
+async def test_a_wrong_method_hears_all_right_ones(toy: Any) -> None:
+    answer = await toy.http.request("DELETE", "/v1/organizations/secrets")
+    assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_strange_addresses_are_errors_of_the_caller(toy: Any) -> None:
+    paths = [
+        "/v1/organizations/users/%00",
+        "/v1/organizations/users/%FF",
+        "/v1/organizations/users/a%2Fb",
+        "/v1/organizations/secrets/..%2F..%2Fetc",
+        "/v1/organizations/users?limit=%FF",
+        "/v1/organizations/users?skip=99999999999999999999999",
+        "/v1/organizations/users/" + "x" * 5000,
+        "/" + "a/" * 500,
+    ]
+    for path in paths:
+        for method in ("GET", "DELETE", "PUT", "POST"):
+            answer = await toy.http.request(method, path, content=b'{"secret_value": "x"}')
+            assert 400 <= answer.status_code < 500, (method, path, answer.text)
+            assert answer.json()["success"] is False
 
 
 async def test_parameters_are_reported_all_at_once(toy: Any) -> None:

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.core.errors import (
@@ -125,12 +126,22 @@ async def _on_http_exception(request: Request, error: Exception) -> Json:
         return answer(TooLargeError(str(error.detail)), request_id(request))
     type_, code = _HTTP_TYPES.get(error.status_code, ("InternalServerError", "http_error"))
     message = str(error.detail)
+    headers = dict(error.headers or {})
     if error.status_code == 404:
         message = f"there is no {request.method} {request.url.path}"
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.url.path} does not take {request.method}" + (f"; it takes {allowed}" if allowed else "")
-    return Json(envelope(error.status_code, message, type_, code), error.status_code, error.headers)
+        headers["Allow"] = ", ".join(_methods(request))
+        message = f"{request.url.path} does not take {request.method}; it takes {headers['Allow']}"
+    return Json(envelope(error.status_code, message, type_, code), error.status_code, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return every method the path takes; each is a route of its own."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.path_regex.match(request.url.path):
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def not_json(why: str, location: Sequence[str | int] = ("body",)) -> BadRequestError:

@@ -16,6 +16,8 @@ from mixpeek_operator.core.listing import ListPage, ListQuery
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 1000
+MAX_OFFSET = 1_000_000_000
+"""Far beyond what anybody pages through, and small enough for every store's integers."""
 _TRUE = {"true", "1", "yes"}
 _FALSE = {"false", "0", "no", ""}
 _DIRECTIONS = {
@@ -51,8 +53,8 @@ def parse(
     """Return the query of a list request. SpecError with every mistake in it."""
     reader = _Reader(parameters, body or {})
     limit = reader.integer(("limit", "page_size"), default_limit, 1, max_limit)
-    offset = reader.integer(("offset", "skip"), None, 0, None)
-    page = reader.integer(("page",), None, 1, None)
+    offset = reader.integer(("offset", "skip"), None, 0, MAX_OFFSET)
+    page = reader.integer(("page",), None, 1, MAX_OFFSET // MAX_LIMIT)
     if offset is None:
         offset = 0 if page is None or limit is None else (page - 1) * limit
     result = ListQuery(
@@ -97,7 +99,7 @@ class _Reader:
         self._body = body
         self.problems: list[Problem] = []
 
-    def integer(self, names: tuple[str, ...], default: int | None, low: int, high: int | None) -> int | None:
+    def integer(self, names: tuple[str, ...], default: int | None, low: int, high: int) -> int | None:
         value, location = self._find(names)
         if value is None:
             return default
@@ -107,7 +109,7 @@ class _Reader:
             return default
         if number < low:
             self._problem("greater_than_equal", f"{location[1]} must be at least {low}", location)
-        elif high is not None and number > high:
+        elif number > high:
             self._problem("less_than_equal", f"{location[1]} must be at most {high}", location)
         return number
 

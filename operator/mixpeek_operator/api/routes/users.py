@@ -8,6 +8,7 @@ from fastapi import Depends, Query
 
 from mixpeek_operator.api import bodies
 from mixpeek_operator.api.auth import Caller
+from mixpeek_operator.api.lists import MAX_LIMIT, MAX_OFFSET
 from mixpeek_operator.api.models import KeyCreate, KeyUpdate, Role, UserCreate, UserState, UserUpdate
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
@@ -37,8 +38,8 @@ def _user_routes(routes: Routes, services: Services) -> None:
     @routes.get(_USERS)
     async def list_users(
         caller: Caller,
-        skip: Annotated[int, Query(ge=0)] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        skip: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
         role: Role | None = None,
         status: UserState | None = None,
     ) -> Json:
