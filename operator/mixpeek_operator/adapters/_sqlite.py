@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -50,7 +50,8 @@ def translate(error: sqlite3.Error, path: Path) -> MixpeekError:
 class Database:
     """Runs functions over a connection: `write` in one transaction, one at a time; `read` concurrently."""
 
-    def __init__(self, path: Path, schema: str, version: int) -> None:
+    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+        """`migrations[n]` turns schema version n into n + 1; the first makes the tables."""
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._write_pool = ThreadPoolExecutor(1, thread_name_prefix=f"sqlite-write-{path.stem}")
@@ -58,7 +59,7 @@ class Database:
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._opening = threading.Lock()
-        self._write_pool.submit(self._migrate, schema, version).result()
+        self._write_pool.submit(self._migrate, migrations).result()
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction that is committed when it returns and undone when it raises."""
@@ -102,7 +103,9 @@ class Database:
                 result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # A full disk, among others, has ended the transaction already.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
@@ -115,12 +118,14 @@ class Database:
             try:
                 return work(connection)
             finally:
-                connection.execute("COMMIT")
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
 
-    def _migrate(self, schema: str, version: int) -> None:
+    def _migrate(self, migrations: Sequence[str]) -> None:
         connection = self._connection()
+        version = len(migrations)
         try:
             (found,) = connection.execute("PRAGMA user_version").fetchone()
             if found > version:
@@ -128,7 +133,8 @@ class Database:
                     f"{self._path} was written by a newer version (schema {found}, this one knows {version}); "
                     "run the newer version or another data directory"
                 )
-            if found < version:
-                connection.executescript(f"BEGIN; {schema}; PRAGMA user_version={version}; COMMIT;")
+            for done in range(found, version):
+                script = f"BEGIN IMMEDIATE; {migrations[done]}; PRAGMA user_version={done + 1}; COMMIT;"
+                connection.executescript(script)
         except sqlite3.Error as error:
             raise translate(error, self._path) from error

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from mixpeek_operator.adapters._sqlite import Database
-from mixpeek_operator.adapters._sqlite_filters import compile_filter
+from mixpeek_operator.adapters._sqlite_filters import Sql, compile_filter
 from mixpeek_operator.core import filter_values
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError
-from mixpeek_operator.core.filters import Filter, matches
+from mixpeek_operator.core.filters import Filter, fields, matches
 from mixpeek_operator.ports.metadata import Record, Write
 
 _SCHEMA = """
@@ -37,6 +37,9 @@ CREATE INDEX records_bucket ON records (namespace_id, collection, bucket_id, seq
 CREATE INDEX records_batch ON records (namespace_id, collection, batch_id, sequence)
 """
 _COLUMNS = frozenset({"state", "bucket_id", "batch_id"})
+# A record whose indexed field holds something else than one string (a user's field of the same name, say).
+_IRREGULAR = " OR ".join(f"json_type(body, '$.{name}') NOT IN ('text','null')" for name in sorted(_COLUMNS))
+_SCHEMA_2 = f"CREATE INDEX records_irregular ON records (namespace_id, collection) WHERE {_IRREGULAR}"
 _PAGE = 500
 
 
@@ -44,7 +47,7 @@ class SqliteMetadata:
     """Records in `path`; see ports.metadata.MetadataStore."""
 
     def __init__(self, path: Path) -> None:
-        self._db = Database(path, _SCHEMA, version=1)
+        self._db = Database(path, (_SCHEMA, _SCHEMA_2))
 
     async def get(self, table: str, namespace_id: str, id: str) -> Record | None:
         return await self._db.read(lambda c: _get(c, table, namespace_id, id))
@@ -84,7 +87,7 @@ class SqliteMetadata:
 
     async def delete_where(self, table: str, namespace_id: str, filter: Filter | None = None) -> int:
         def work(connection: sqlite3.Connection) -> int:
-            compiled = compile_filter(filter, _COLUMNS)
+            compiled = _compiled(connection, table, namespace_id, filter)
             if compiled.exact:
                 done = connection.execute(
                     f"DELETE FROM records WHERE namespace_id=? AND collection=? AND {compiled.sql}",  # noqa: S608
@@ -111,11 +114,11 @@ class SqliteMetadata:
         offset: int = 0,
     ) -> list[Record]:
         def work(connection: sqlite3.Connection) -> list[Record]:
-            compiled = compile_filter(filter, _COLUMNS)
+            compiled = _compiled(connection, table, namespace_id, filter)
             if compiled.exact and not sort:
                 rows = connection.execute(
-                    "SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND "
-                    f"{compiled.sql} ORDER BY sequence LIMIT ? OFFSET ?",  # noqa: S608 - compiled, values bound
+                    "SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND "  # noqa: S608
+                    f"{compiled.sql} ORDER BY sequence LIMIT ? OFFSET ?",
                     (namespace_id, table, *compiled.values, -1 if limit is None else limit, offset),
                 )
                 return [_record(row) for row in rows]
@@ -128,7 +131,7 @@ class SqliteMetadata:
 
     async def count(self, table: str, namespace_id: str, filter: Filter | None = None) -> int:
         def work(connection: sqlite3.Connection) -> int:
-            compiled = compile_filter(filter, _COLUMNS)
+            compiled = _compiled(connection, table, namespace_id, filter)
             if not compiled.exact:
                 return len(_scan(connection, table, namespace_id, filter))
             (counted,) = connection.execute(
@@ -173,6 +176,18 @@ class SqliteMetadata:
 
     async def close(self) -> None:
         await self._db.close()
+
+
+def _compiled(connection: sqlite3.Connection, table: str, namespace_id: str, filter: Filter | None) -> Sql:
+    """Return SQL that uses the columns, unless a record holds what a column cannot show."""
+    compiled = compile_filter(filter, _COLUMNS)
+    if not fields(filter) & _COLUMNS:
+        return compiled
+    irregular = connection.execute(
+        f"SELECT 1 FROM records WHERE namespace_id=? AND collection=? AND ({_IRREGULAR}) LIMIT 1",  # noqa: S608
+        (namespace_id, table),
+    ).fetchone()
+    return compiled if irregular is None else compile_filter(filter, frozenset())
 
 
 def _get(connection: sqlite3.Connection, table: str, namespace_id: str, id: str) -> Record | None:
@@ -226,7 +241,7 @@ def _expect(connection: sqlite3.Connection, write: Write) -> None:
 
 
 def _scan(connection: sqlite3.Connection, table: str, namespace_id: str, filter: Filter | None) -> list[Record]:
-    compiled = compile_filter(filter, _COLUMNS)
+    compiled = _compiled(connection, table, namespace_id, filter)
     rows = connection.execute(
         f"SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND {compiled.sql} "  # noqa: S608
         "ORDER BY sequence",

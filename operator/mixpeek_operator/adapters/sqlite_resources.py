@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -18,6 +18,8 @@ from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, NotFoundError
 from mixpeek_operator.core.resource import Event, Metadata, Resource, ResourceKey
 from mixpeek_operator.ports.resources import Change
+
+T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE resources (
@@ -58,11 +60,12 @@ class SqliteResources:
     """Resources in `path`; see ports.resources.ResourceStore. One process, so watches are fed by the writes."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        self._db = Database(path, _SCHEMA, version=1)
+        self._db = Database(path, (_SCHEMA,))
         self._clock = clock
         self._watchers: set[_Watcher] = set()
         # Changes reach the watchers in the order in which they were committed.
         self._order = asyncio.Lock()
+        self._commits: set[asyncio.Future[Any]] = set()
 
     async def get(self, key: ResourceKey) -> Resource | None:
         return await self._db.read(lambda c: _get(c, key))
@@ -106,10 +109,7 @@ class SqliteResources:
             )
             return found, [Change("MODIFIED", found)]
 
-        async with self._order:
-            resource, changes = await self._db.write(work)
-            self._publish(changes)
-        return resource
+        return await self._commit(work)
 
     async def delete(self, key: ResourceKey) -> Resource | None:
         now = self._clock.now()
@@ -117,10 +117,7 @@ class SqliteResources:
         def work(connection: sqlite3.Connection) -> tuple[Resource | None, list[Change]]:
             return _delete(connection, key, now)
 
-        async with self._order:
-            resource, changes = await self._db.write(work)
-            self._publish(changes)
-        return resource
+        return await self._commit(work)
 
     async def apply_batch(
         self, create: Sequence[Resource], update: Sequence[Resource], delete: Sequence[ResourceKey]
@@ -142,10 +139,7 @@ class SqliteResources:
                 changes += change
             return done, changes
 
-        async with self._order:
-            resources, changes = await self._db.write(work)
-            self._publish(changes)
-        return resources
+        return await self._commit(work)
 
     async def watch(self, organization: str | None = None) -> AsyncIterator[Change]:
         watcher = _Watcher(organization)
@@ -194,7 +188,28 @@ class SqliteResources:
         await self._db.read(lambda connection: connection.execute("SELECT last FROM versions").fetchone())
 
     async def close(self) -> None:
+        await asyncio.gather(*self._commits, return_exceptions=True)
         await self._db.close()
+
+    async def _commit(self, work: Callable[[sqlite3.Connection], tuple[T, list[Change]]]) -> T:
+        """Write, then tell the watchers; a caller that is cancelled meanwhile stops neither."""
+
+        async def commit() -> T:
+            async with self._order:
+                result, changes = await self._db.write(work)
+                self._publish(changes)
+            return result
+
+        task = asyncio.ensure_future(commit())
+        self._commits.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Future[Any]) -> None:
+        self._commits.discard(task)
+        if not task.cancelled():
+            # Its caller has the error, unless it was cancelled and wants none.
+            task.exception()
 
     def _publish(self, changes: Sequence[Change]) -> None:
         for change in changes:
@@ -336,7 +351,8 @@ def _delete(connection: sqlite3.Connection, key: ResourceKey, now: datetime) -> 
 
 def _clash(connection: sqlite3.Connection, resource: Resource) -> AlreadyExistsError:
     row = connection.execute(
-        "SELECT name FROM resources WHERE organization=? AND kind=? AND ((namespace=? AND spec_name=?) OR name=?)",
+        "SELECT name, spec_name FROM resources WHERE organization=? AND kind=? "
+        "AND ((namespace=? AND spec_name=?) OR name=?)",
         (
             resource.metadata.organization,
             resource.kind,
@@ -346,10 +362,11 @@ def _clash(connection: sqlite3.Connection, resource: Resource) -> AlreadyExistsE
         ),
     ).fetchone()
     where = f" in namespace {resource.namespace!r}" if resource.namespace else ""
-    other = f" (as {row[0]!r})" if row and row[0] != resource.metadata.name else ""
+    if row is None or row == (resource.metadata.name, resource.name):
+        return AlreadyExistsError(f"a {resource.kind} named {resource.name!r} exists already{where}")
     return AlreadyExistsError(
-        f"a {resource.kind} named {resource.name!r} exists already{where}{other}; {resource.metadata.name!r} "
-        "cannot have the same name"
+        f"{resource.kind} {resource.name!r} ({resource.metadata.name!r}) clashes with {row[1]!r} ({row[0]!r}){where}; "
+        "give one of them another name"
     )
 
 

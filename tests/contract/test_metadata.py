@@ -1,0 +1,284 @@
+"""What every MetadataStore does; an adapter joins with one line in `STORES`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from mixpeek_operator.adapters import _sqlite
+from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
+from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, MixpeekError, UnavailableError
+from mixpeek_operator.core.filters import Compare, Filter, Not, Operator, equals, matches, one_of, parse
+from mixpeek_operator.ports.metadata import MetadataStore, Write
+
+STORES: dict[str, Callable[[Path], MetadataStore]] = {"sqlite": lambda path: SqliteMetadata(path / "metadata.db")}
+
+
+@pytest.fixture(params=sorted(STORES))
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MetadataStore]:
+    made = STORES[request.param](tmp_path)
+    yield made
+    await made.close()
+
+
+async def test_put_counts_versions_and_get_reads_them(store: MetadataStore) -> None:
+    assert await store.get("objects", "ns_a", "1") is None
+    assert (await store.put("objects", "ns_a", "1", {"a": [1, {"b": None}], "ü": "ß"})).version == 1
+    assert (await store.put("objects", "ns_a", "1", {"a": 2})).version == 2
+    found = await store.get("objects", "ns_a", "1")
+    assert found is not None
+    assert (found.id, found.version, found.body) == ("1", 2, {"a": 2})
+
+
+async def test_tables_and_namespaces_do_not_meet(store: MetadataStore) -> None:
+    await store.put("objects", "ns_a", "1", {"bucket_id": "b"})
+    await store.put("objects", "ns_b", "1", {"bucket_id": "b"})
+    await store.put("tasks", "ns_a", "1", {"bucket_id": "b"})
+    assert len(await store.find("objects", "ns_a", filter=equals("bucket_id", "b"))) == 1
+    assert await store.delete_where("objects", "ns_a") == 1
+    assert await store.count("objects", "ns_b") == 1
+    assert await store.count("tasks", "ns_a") == 1
+    assert await store.get_many("objects", "ns_a", ["1"]) == []
+
+
+async def test_optimistic_concurrency(store: MetadataStore) -> None:
+    await store.put("t", "n", "1", {}, if_version=0)
+    with pytest.raises(AlreadyExistsError):
+        await store.put("t", "n", "1", {}, if_version=0)
+    await store.put("t", "n", "1", {"x": 1}, if_version=1)
+    with pytest.raises(ConflictError):
+        await store.put("t", "n", "1", {"x": 2}, if_version=1)
+    with pytest.raises(ConflictError):
+        await store.put("t", "n", "absent", {}, if_version=3)
+    with pytest.raises(ConflictError):
+        await store.transact([Write("t", "n", "1", None, if_version=1)])
+    await store.transact([Write("t", "n", "1", None, if_version=2)])
+    assert await store.get("t", "n", "1") is None
+
+
+async def test_one_of_many_concurrent_writers_wins(store: MetadataStore) -> None:
+    await store.put("t", "n", "1", {"by": -1})
+    results = await asyncio.gather(
+        *(store.put("t", "n", "1", {"by": n}, if_version=1) for n in range(30)), return_exceptions=True
+    )
+    assert sum(isinstance(result, ConflictError) for result in results) == 29
+    created = await asyncio.gather(
+        *(store.put("t", "n", "2", {"by": n}, if_version=0) for n in range(30)), return_exceptions=True
+    )
+    assert sum(isinstance(result, AlreadyExistsError) for result in created) == 29
+
+
+async def test_a_transaction_is_all_or_nothing(store: MetadataStore) -> None:
+    await store.put("t", "n", "1", {"x": 1})
+    with pytest.raises(ConflictError):
+        await store.transact([Write("t", "n", "1", {"x": 2}), Write("u", "n", "2", {}), Write("t", "n", "3", {}, 9)])
+    assert await store.count("u", "n") == 0
+    done = await store.transact([Write("t", "n", "1", None), Write("u", "m", "2", {"y": 1}, 0)])
+    assert done[0] is None
+    assert done[1] is not None
+    assert done[1].version == 1
+    assert await store.count("t", "n") == 0
+
+
+async def test_delete_says_whether_there_was_one(store: MetadataStore) -> None:
+    await store.put("t", "n", "1", {})
+    assert await store.delete("t", "n", "1")
+    assert not await store.delete("t", "n", "1")
+
+
+async def test_get_many_keeps_the_order_asked(store: MetadataStore) -> None:
+    await store.transact([Write("t", "n", str(n), {"n": n}) for n in range(1200)])
+    wanted = [str(n) for n in reversed(range(1100))]
+    assert [found.id for found in await store.get_many("t", "n", [*wanted[:5], "absent", *wanted[5:]])] == wanted
+
+
+BODIES = [
+    {"n": 1, "state": "A", "at": "2026-01-02", "tags": ["x", "y"], "deep": {"k": "v"}, "items": [{"k": 1}, {"k": 2}]},
+    {"n": 2.0, "state": "B", "at": "2026-01-01T12:00:00+02:00", "tags": [], "deep": {}},
+    {"n": "2", "state": None, "flag": True, "text": "Hello brave World"},
+    {"n": [3, 4], "state": "A", "flag": False, "deep": [{"k": "v"}]},
+    {"n": None, "batch_id": "bat_1", "state": "ab"},
+    {"n": True, "bucket_id": "b1"},
+]
+FILTERS = [
+    {"field": "n", "value": 1},
+    {"field": "n", "value": 2},
+    {"field": "n", "value": True},
+    {"field": "n", "operator": "ne", "value": 1},
+    {"field": "n", "operator": "gt", "value": 1},
+    {"field": "n", "operator": "lte", "value": 3},
+    {"field": "n", "operator": "in", "value": [1, "2", None]},
+    {"field": "n", "operator": "nin", "value": [1, 4]},
+    {"field": "n", "operator": "is_null"},
+    {"field": "n", "operator": "exists", "value": True},
+    {"field": "state", "value": "A"},
+    {"field": "state", "operator": "in", "value": ["A", "B"]},
+    {"field": "state", "operator": "in", "value": []},
+    {"field": "state", "operator": "ne", "value": "A"},
+    {"field": "state", "value": "AB", "case_insensitive": True},
+    {"NOT": [{"field": "state", "value": "A"}, {"field": "flag", "value": True}]},
+    {"OR": [{"field": "state", "value": "B"}, {"field": "text", "operator": "contains", "value": "brave"}]},
+    {"field": "tags", "value": "x"},
+    {"field": "tags", "operator": "exists", "value": False},
+    {"field": "deep.k", "value": "v"},
+    {"field": "items.k", "operator": "gte", "value": 2},
+    {"field": "at", "operator": "gt", "value": "2026-01-01T10:30:00Z"},
+    {"field": "text", "operator": "text", "value": "world hello"},
+    {"field": "text", "operator": "regex", "value": "^Hello"},
+    {"field": "batch_id", "value": "bat_1"},
+    {"field": "o'; DROP TABLE records; --", "value": 1},
+    {"AND": [{"field": "state", "value": "A"}, {"field": "n", "operator": "gte", "value": 3}]},
+    {"NOT": [{"field": "state", "operator": "in", "value": ["A"]}]},
+]
+
+
+@pytest.mark.parametrize("body", FILTERS, ids=str)
+async def test_filters_mean_what_core_says(store: MetadataStore, body: dict) -> None:
+    await store.transact([Write("t", "n", str(n), record) for n, record in enumerate(BODIES)])
+    filter = parse(body)
+    expected = [str(n) for n, record in enumerate(BODIES) if matches(filter, record)]
+    assert [found.id for found in await store.find("t", "n", filter=filter)] == expected
+    assert await store.count("t", "n", filter) == len(expected)
+    assert await store.delete_where("t", "n", filter) == len(expected)
+    assert await store.count("t", "n") == len(BODIES) - len(expected)
+
+
+async def test_an_indexed_field_that_holds_an_array_is_found_by_element(store: MetadataStore) -> None:
+    await store.put("t", "n", "1", {"bucket_id": ["b1", "b2"]})
+    assert await store.count("t", "n", equals("bucket_id", "b2")) == 1
+    assert await store.count("t", "n", Not((one_of("bucket_id", ["b2"]),))) == 0
+
+
+async def test_find_sorts_pages_and_keeps_insertion_order(store: MetadataStore) -> None:
+    for n, color in enumerate(["red", "blue", "red", "green", None]):
+        await store.put("t", "n", str(n), {"color": color, "n": n} if color else {"n": n})
+    await store.put("t", "n", "0", {"color": "red", "n": 9})
+
+    async def ids(sort: list[tuple[str, str]], filter: Filter | None = None, **page: int) -> str:
+        return "".join(found.id for found in await store.find("t", "n", sort=sort, filter=filter, **page))
+
+    assert await ids([]) == "01234"
+    assert await ids([("color", "asc")]) == "13024"
+    assert await ids([("color", "desc"), ("n", "desc")]) == "02314"
+    assert await ids([("n", "desc")], limit=2, offset=1) == "43"
+    assert await ids([("n", "asc")], Compare("color", Operator.EXISTS, True), limit=3) == "123"
+    assert await ids([], limit=0) == ""
+
+
+async def test_claim_hands_out_the_oldest_once_until_the_lease_ends(store: MetadataStore) -> None:
+    await store.put("batches", "ns_a", "1", {"state": "DONE"})
+    await store.put("batches", "ns_b", "2", {"state": "PENDING"})
+    await store.put("batches", "ns_a", "3", {"state": "RUNNING"})
+    await store.put("tasks", "ns_a", "4", {"state": "PENDING"})
+
+    async def claim(owner: str, now: float) -> tuple[str, str] | None:
+        got = await store.claim("batches", states=["PENDING", "RUNNING"], owner=owner, lease_s=10, now=now)
+        if got is None:
+            return None
+        namespace, record = got
+        assert record.body["lease_owner"] == owner
+        assert record.body["lease_until"] == now + 10
+        assert await store.get("batches", namespace, record.id) == record
+        return namespace, record.id
+
+    assert await claim("one", 100) == ("ns_b", "2")
+    assert await claim("two", 100) == ("ns_a", "3")
+    assert await claim("three", 109.9) is None
+    assert await claim("three", 110) == ("ns_b", "2")
+    assert await store.claim("batches", states=[], owner="x", lease_s=1, now=999) is None
+
+
+async def test_two_owners_never_claim_the_same(store: MetadataStore) -> None:
+    await store.transact([Write("batches", f"ns_{n % 3}", str(n), {"state": "PENDING"}) for n in range(60)])
+
+    async def work(owner: str) -> list[str]:
+        taken: list[str] = []
+        while got := await store.claim("batches", states=["PENDING"], owner=owner, lease_s=60, now=1.0):
+            taken.append(got[1].id)
+        return taken
+
+    taken = await asyncio.gather(*(work(f"w{n}") for n in range(8)))
+    assert sorted((id for part in taken for id in part), key=int) == [str(n) for n in range(60)]
+
+
+async def test_health_and_restart(tmp_path: Path) -> None:
+    for make in STORES.values():
+        store = make(tmp_path)
+        await store.put("t", "n", "1", {"x": 1})
+        await store.health()
+        await store.close()
+        store = make(tmp_path)
+        found = await store.get("t", "n", "1")
+        assert found is not None
+        assert found.body == {"x": 1}
+        await store.close()
+
+
+# SQLite's own.
+
+WRITER = """
+    import asyncio, sys
+    sys.path[:0] = {paths!r}
+    from pathlib import Path
+    from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
+    async def main():
+        store = SqliteMetadata(Path({path!r}))
+        n = 0
+        while True:
+            await store.put("t", "n", str(n), {{"n": n}})
+            n += 1
+            print(n, flush=True)
+    asyncio.run(main())
+"""
+
+
+def write_until_killed(path: Path, acknowledged: int) -> int:
+    code = textwrap.dedent(WRITER.format(paths=[p for p in sys.path if p], path=str(path)))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(acknowledged)]
+    os.kill(process.pid, signal.SIGKILL)
+    lines += process.stdout.readlines()
+    process.stdout.close()
+    process.wait()
+    return int(next(line for line in reversed(lines) if line.endswith("\n")))
+
+
+async def test_sqlite_loses_nothing_acknowledged_to_kill_9(tmp_path: Path) -> None:
+    written = write_until_killed(tmp_path / "m.db", 200)
+    store = SqliteMetadata(tmp_path / "m.db")
+    assert await store.count("t", "n") in (written, written + 1)
+    await store.close()
+
+
+async def test_sqlite_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(MixpeekError, match=r"bad\.db"):
+        SqliteMetadata(tmp_path / "bad.db")
+
+
+async def test_sqlite_refuses_the_file_of_a_newer_version(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        connection.execute("PRAGMA user_version=999")
+    connection.close()
+    with pytest.raises(ConflictError, match="newer"):
+        SqliteMetadata(tmp_path / "new.db")
+
+
+def test_every_sqlite_error_is_ours_at_the_edge() -> None:
+    kinds = [found for found in vars(sqlite3).values() if isinstance(found, type) and issubclass(found, sqlite3.Error)]
+    assert len(kinds) >= 9
+    for kind in kinds:
+        translated = _sqlite.translate(kind("it failed"), Path("/secret/place/x.db"))
+        assert isinstance(translated, MixpeekError)
+        assert "/secret" not in str(translated)
+    assert isinstance(_sqlite.translate(sqlite3.OperationalError("database is locked"), Path("x")), UnavailableError)
