@@ -103,7 +103,7 @@ def _ingest(client: Client, bucket: str) -> None:
         output.say(f"{bucket}: {held} objects are there already")
         return
     root = f"/v1/buckets/{bucket}/batches"
-    batch = client.post(root, {}, namespace=NAMESPACE)
+    batch = client.post(root, {"filters": {"AND": []}}, namespace=NAMESPACE)
     path = f"{root}/{batch['batch_id']}"
     client.post(f"{path}/submit", {}, namespace=NAMESPACE)
     done = follow(lambda: client.get(path, namespace=NAMESPACE), timeout_s=600, quiet=False)

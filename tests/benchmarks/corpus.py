@@ -126,7 +126,7 @@ def fill(client: httpx.Client, count: int) -> float:
     for start in range(0, count, 1000):
         body = {"objects": objects[start : start + 1000]}
         client.post("/v1/buckets/texts/objects/batch", json=body).raise_for_status()
-    batch = client.post("/v1/buckets/texts/batches", json={}).raise_for_status().json()
+    batch = client.post("/v1/buckets/texts/batches", json={"filters": {"AND": []}}).raise_for_status().json()
     path = f"/v1/buckets/texts/batches/{batch['batch_id']}"
     began = time.perf_counter()
     client.post(f"{path}/submit", json={}).raise_for_status()

@@ -1,8 +1,10 @@
-"""Declared resources over REST: create, read, list, change and delete, the same for every kind."""
+"""Declared resources over REST: create, read, list, change and delete, the same for every kind.
 
-from __future__ import annotations
+Annotations are evaluated here, as the scope a handler asks for depends on the kind.
+"""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from typing import Annotated, Any
 

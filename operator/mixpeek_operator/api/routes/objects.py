@@ -67,9 +67,7 @@ def router(services: Services) -> Routes:
         return Json(await services.objects.update(where, bucket_identifier, object_identifier, body))
 
     @routes.patch(f"{ROOT}/{{object_identifier}}", summary="Change fields of an object")
-    async def patch_object(
-        where: Namespaced, bucket_identifier: str, object_identifier: str, body: JsonObject
-    ) -> Json:
+    async def patch_object(where: Namespaced, bucket_identifier: str, object_identifier: str, body: JsonObject) -> Json:
         return Json(await services.objects.update(where, bucket_identifier, object_identifier, body))
 
     @routes.delete(f"{ROOT}/{{object_identifier}}", summary="Delete an object and its documents", status_code=204)

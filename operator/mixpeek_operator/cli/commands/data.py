@@ -93,6 +93,9 @@ def batch(
     body: dict[str, Any] = {"collection_ids": list(collection) or None}
     if object_id:
         body["object_ids"] = list(object_id)
+    else:
+        # An empty conjunction is true of every object.
+        body["filters"] = {"AND": []}
     with connect(server, api_key) as client:
         root = f"/v1/buckets/{bucket}/batches"
         created = client.post(root, {k: v for k, v in body.items() if v is not None}, namespace=namespace)

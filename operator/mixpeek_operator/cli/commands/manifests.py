@@ -17,29 +17,15 @@ from mixpeek_operator.cli.options import (
     ServerOption,
 )
 
-SUFFIXES = (".yaml", ".yml", ".json")
 ParameterOption = Annotated[
     list[str],
     typer.Option("--param", "-p", help="Value of a declared parameter, NAME=VALUE.", show_default=False),
 ]
 
 
-def manifest_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files to send: folders are walked in name order. Raises BadRequestError when there is none."""
-    from mixpeek_operator.core.errors import BadRequestError
-
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(item for item in path.rglob("*") if item.suffix in SUFFIXES and item.is_file())
-        else:
-            found.append(path)
-    if not found:
-        raise BadRequestError(f"no manifest ({', '.join(SUFFIXES)}) in {', '.join(map(str, paths))}")
-    return found
-
-
 def _parts(paths: Sequence[Path]) -> list[tuple[str, tuple[str, bytes, str]]]:
+    from mixpeek_operator.manifest.files import manifest_files
+
     return [("manifest_file", (str(path), path.read_bytes(), "application/x-yaml")) for path in manifest_files(paths)]
 
 
@@ -276,6 +262,7 @@ def convert(
 ) -> None:
     """Turn a manifest into Kubernetes documents or back, without loss and without a server."""
     from mixpeek_operator.manifest.convert import convert_files
+    from mixpeek_operator.manifest.files import manifest_files
 
     texts = [(str(path), path.read_text()) for path in manifest_files(files)]
     typer.echo(convert_files(texts, to=to), nl=False)

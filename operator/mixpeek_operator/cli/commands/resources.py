@@ -223,8 +223,8 @@ def delete(
 
 
 def _declared(files: list[Path]) -> list[tuple[str, str, str | None]]:
-    from mixpeek_operator.cli.commands.manifests import manifest_files
     from mixpeek_operator.manifest.convert import declared_resources
+    from mixpeek_operator.manifest.files import manifest_files
 
     texts = [(str(path), path.read_text()) for path in manifest_files(files)]
     return [(section, name, namespace) for section, name, namespace in reversed(declared_resources(texts))]
