@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from mixpeek_operator.core.lifecycle import Kind
-from mixpeek_operator.kinds.bucket.client import BucketClient
-from mixpeek_operator.kinds.bucket.plan import plan, want
-from mixpeek_operator.kinds.bucket.spec import SCHEMA
-from mixpeek_operator.kinds.bucket.status import status
+from mixpeek_operator.kinds.bucket import client, plan, spec, status
 
-KIND = Kind(schema=SCHEMA, want=want, plan=plan, status=status, client=BucketClient)
+KIND = Kind(schema=spec.SCHEMA, want=plan.want, plan=plan.plan, status=status.status, client=client.BucketClient)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from mixpeek_operator.core.lifecycle import Kind
-from mixpeek_operator.kinds.cluster.client import ClusterClient
-from mixpeek_operator.kinds.cluster.plan import plan, want
-from mixpeek_operator.kinds.cluster.spec import SCHEMA
-from mixpeek_operator.kinds.cluster.status import status
+from mixpeek_operator.kinds.cluster import client, plan, spec, status
 
-KIND = Kind(schema=SCHEMA, want=want, plan=plan, status=status, client=ClusterClient)
+KIND = Kind(schema=spec.SCHEMA, want=plan.want, plan=plan.plan, status=status.status, client=client.ClusterClient)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from mixpeek_operator.core.lifecycle import Kind
-from mixpeek_operator.kinds.collection.client import CollectionClient
-from mixpeek_operator.kinds.collection.plan import plan, want
-from mixpeek_operator.kinds.collection.spec import SCHEMA
-from mixpeek_operator.kinds.collection.status import status
+from mixpeek_operator.kinds.collection import client, plan, spec, status
 
-KIND = Kind(schema=SCHEMA, want=want, plan=plan, status=status, client=CollectionClient)
+KIND = Kind(schema=spec.SCHEMA, want=plan.want, plan=plan.plan, status=status.status, client=client.CollectionClient)

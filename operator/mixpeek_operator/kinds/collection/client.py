@@ -37,4 +37,4 @@ class CollectionClient:
     async def forget(self, subject: Subject) -> None:
         """Answers that hold its documents."""
         if subject.namespace_id:
-            await self._backends.cache.delete_prefix(f"{subject.namespace_id}/retrievers/")
+            await self._backends.cache.delete_prefix(f"{subject.namespace_id}:retriever:")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from mixpeek_operator.core.lifecycle import Kind
-from mixpeek_operator.kinds.extractor.client import ExtractorClient
-from mixpeek_operator.kinds.extractor.plan import plan, want
-from mixpeek_operator.kinds.extractor.spec import SCHEMA
-from mixpeek_operator.kinds.extractor.status import status
+from mixpeek_operator.kinds.extractor import client, plan, spec, status
 
-KIND = Kind(schema=SCHEMA, want=want, plan=plan, status=status, client=ExtractorClient)
+KIND = Kind(schema=spec.SCHEMA, want=plan.want, plan=plan.plan, status=status.status, client=client.ExtractorClient)

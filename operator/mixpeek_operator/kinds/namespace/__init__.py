@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from mixpeek_operator.core.lifecycle import Kind
-from mixpeek_operator.kinds.namespace.client import NamespaceClient
-from mixpeek_operator.kinds.namespace.plan import plan, want
-from mixpeek_operator.kinds.namespace.spec import SCHEMA
-from mixpeek_operator.kinds.namespace.status import status
+from mixpeek_operator.kinds.namespace import client, plan, spec, status
 
-KIND = Kind(schema=SCHEMA, want=want, plan=plan, status=status, client=NamespaceClient)
+KIND = Kind(schema=spec.SCHEMA, want=plan.want, plan=plan.plan, status=status.status, client=client.NamespaceClient)

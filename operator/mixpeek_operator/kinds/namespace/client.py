@@ -58,4 +58,4 @@ class NamespaceClient:
     async def forget(self, subject: Subject) -> None:
         """Everything cached for it."""
         if subject.namespace_id:
-            await self._backends.cache.delete_prefix(f"{subject.namespace_id}/")
+            await self._backends.cache.delete_prefix(subject.namespace_id)

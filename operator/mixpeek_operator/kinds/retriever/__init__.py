@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from mixpeek_operator.core.lifecycle import Kind
-from mixpeek_operator.kinds.retriever.client import RetrieverClient
-from mixpeek_operator.kinds.retriever.plan import plan, want
-from mixpeek_operator.kinds.retriever.spec import SCHEMA
-from mixpeek_operator.kinds.retriever.status import status
+from mixpeek_operator.kinds.retriever import client, plan, spec, status
 
-KIND = Kind(schema=SCHEMA, want=want, plan=plan, status=status, client=RetrieverClient)
+KIND = Kind(schema=spec.SCHEMA, want=plan.want, plan=plan.plan, status=status.status, client=client.RetrieverClient)

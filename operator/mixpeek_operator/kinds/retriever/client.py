@@ -39,4 +39,4 @@ class RetrieverClient:
     async def forget(self, subject: Subject) -> None:
         """Its cached answers."""
         if subject.namespace_id:
-            await self._backends.cache.delete_prefix(f"{subject.namespace_id}/retrievers/{subject.id}/")
+            await self._backends.cache.delete_prefix(f"{subject.namespace_id}:retriever:{subject.id}:")

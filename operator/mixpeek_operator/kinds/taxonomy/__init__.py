@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from mixpeek_operator.core.lifecycle import Kind
-from mixpeek_operator.kinds.taxonomy.client import TaxonomyClient
-from mixpeek_operator.kinds.taxonomy.plan import plan, want
-from mixpeek_operator.kinds.taxonomy.spec import SCHEMA
-from mixpeek_operator.kinds.taxonomy.status import status
+from mixpeek_operator.kinds.taxonomy import client, plan, spec, status
 
-KIND = Kind(schema=SCHEMA, want=want, plan=plan, status=status, client=TaxonomyClient)
+KIND = Kind(schema=spec.SCHEMA, want=plan.want, plan=plan.plan, status=status.status, client=client.TaxonomyClient)
