@@ -50,9 +50,11 @@ def bind(
                 values[spec.name] = spec.default
             elif spec.required:
                 what = f" ({spec.description})" if spec.description else ""
+                values[spec.name] = _stand_in(spec)
                 report("missing_parameter", f"parameter {spec.name!r}{what} needs a value of type {spec.type}", path)
             continue
         if wrong := _mismatch(spec, value):
+            values[spec.name] = _stand_in(spec)
             report("bad_parameter", f"the value of parameter {spec.name!r} {wrong}", path)
         else:
             values[spec.name] = value
@@ -106,6 +108,15 @@ def _nulled(value: Any) -> Any:
     if isinstance(value, list):
         return [_nulled(item) for item in value]
     return value
+
+
+def _stand_in(spec: ParameterSpec) -> Any:
+    """Return some value of the right type for one that is missing, so that only the value itself is reported."""
+    if spec.default is not None and not _mismatch(spec, spec.default):
+        return spec.default
+    if spec.enum is not None:
+        return list(spec.enum) if spec.type == "array" else spec.enum[0]
+    return {"string": "x", "integer": 1, "number": 1, "boolean": True, "array": []}[spec.type]
 
 
 def _mismatch(spec: ParameterSpec, value: Any) -> str:

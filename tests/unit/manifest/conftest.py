@@ -195,7 +195,8 @@ class World:
 
     def service(self, *, store: Any = None, metadata: Any = None, **extra: Any) -> ManifestService:
         chosen = store or self.store
-        options: dict[str, Any] = {"wait_s": 5.0, **extra}
+        generator = Generator(settings=Settings(), schemas=schemas(), catalog=self.catalog)
+        options: dict[str, Any] = {"wait_s": 5.0, "generator": generator, **extra}
         return ManifestService(
             store=chosen,
             secrets=self.secrets,
@@ -203,7 +204,6 @@ class World:
             catalog=self.catalog,
             applier=self.applier(chosen, metadata),
             clock=SystemClock(),
-            generator=Generator(settings=Settings(), schemas=schemas(), catalog=self.catalog),
             **options,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 import yaml
@@ -244,11 +245,9 @@ async def test_a_killed_apply_is_finished_or_undone_at_the_next_start(world, man
         world.broken["extra"] = "no room"
     deadline = _Deadline(write, after)
     dying = world.service(store=_Dying(world.store, deadline), metadata=_Dying(world.metadata, deadline))
-    try:
-        # The apply runs in a task of its own, which a real kill would end together with the process.
+    with contextlib.suppress(_Killed):
+        # `apply` runs this in a task of its own, which a real kill ends together with the process.
         await dying._apply(ORGANIZATION, [("m.yaml", text)], None, "upsert", False, None, False, False)
-    except _Killed:
-        pass
 
     await world.service().recover()
 
