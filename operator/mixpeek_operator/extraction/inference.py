@@ -29,8 +29,8 @@ from mixpeek_operator.ports.cache import Cache
 from mixpeek_operator.ports.vectors import Vector
 
 _log = structlog.get_logger(__name__)
-_SMALL = 32
-"""Sparse inputs that are embedded on the event loop: cheaper than a thread."""
+_SMALL = 16_384
+"""Bytes of sparse inputs that are embedded on the event loop: cheaper than a thread."""
 
 _Flight = tuple["asyncio.Future[list[list[float]]]", int]
 
@@ -78,7 +78,7 @@ class LocalInference:
         name = self._models.canonical(model)
         language = bm25_language(name)
         if language is not None:
-            if len(inputs) <= _SMALL:
+            if sum(map(len, encoded)) <= _SMALL:
                 return list(self._sparse.encode(language, inputs, purpose=purpose))
             return list(await asyncio.to_thread(self._sparse.encode, language, inputs, purpose=purpose))
         encoder = self._encoders.get(name) or await self._load(name)

@@ -77,3 +77,11 @@ def test_none_keeps_the_text_whole() -> None:
 def test_an_overlap_without_progress_is_refused(size: int, overlap: int) -> None:
     with pytest.raises(ValueError, match="less than chunk_size"):
         list(split("abc", "characters", size, overlap))
+
+
+@pytest.mark.parametrize(
+    "text", ["." * 1_000_000 + "x", "\n" * 1_000_000, '."' * 500_000, "\n \t" * 300_000, "a." * 500_000]
+)
+@pytest.mark.parametrize("split_by", UNITS[1:])
+def test_a_hostile_text_takes_linear_time(text: str, split_by: str) -> None:
+    assert sum(1 for _ in split(text, split_by, 10, 1)) <= 1

@@ -137,6 +137,13 @@ async def test_sparse_models_are_served_too(inference: LocalInference) -> None:
     assert max(document.values) > 1.0
     many = await inference.embed("bm25-english", ["car"] * 100, purpose="query", namespace_id="ns_a")
     assert len(many) == 100
+    long = await inference.embed("bm25-english", ["car " * 100_000], purpose="document", namespace_id="ns_a")
+    assert len(long[0].indices) == 1  # type: ignore[union-attr]
+
+
+async def test_a_text_of_megabytes_is_cut_at_the_limit_of_the_model(inference: LocalInference) -> None:
+    [short], [long] = await embed(inference, ["word " * 700]), await embed(inference, ["word " * 2_000_000])
+    assert max(abs(a - b) for a, b in zip(short, long, strict=True)) < 1e-6  # type: ignore[arg-type]
 
 
 async def test_no_inputs_are_no_vectors(inference: LocalInference) -> None:

@@ -54,6 +54,8 @@ class TextEncoder:
         settings = folder / "sentence_bert_config.json"
         if settings.is_file():
             longest = min(longest, int(read_json(settings).get("max_seq_length") or longest))
+        # What lies far beyond the model's limit is not even tokenized: a text of megabytes would hold up queries.
+        self._most_characters = 256 * longest
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(longest)
         self._prompts = _prompts(weights)
@@ -61,9 +63,10 @@ class TextEncoder:
     def tokenize(self, texts: Sequence[str], purpose: str) -> list[list[int]]:
         """Token ids of each text, cut at the model's limit, after the model's own prompt for the purpose."""
         prompt = self._prompts.get(purpose, "")
-        if len(texts) == 1:
-            return [self._tokenizer.encode(prompt + texts[0]).ids]
-        encoded = self._tokenizer.encode_batch_fast([prompt + text for text in texts] if prompt else list(texts))
+        cut = [prompt + text[: self._most_characters] for text in texts]
+        if len(cut) == 1:
+            return [self._tokenizer.encode(cut[0]).ids]
+        encoded = self._tokenizer.encode_batch_fast(cut)
         return [encoding.ids for encoding in encoded]
 
     def forward(self, batch: Sequence[Sequence[int]]) -> list[list[float]]:

@@ -7,14 +7,16 @@ before it; every unit is in a chunk, and the last chunk is never made of repeate
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 _WORD = re.compile(r"\S+")
 _PARAGRAPH_END = re.compile(r"\n[ \t\r\f\v]*\n\s*")
 _PAGE_END = re.compile(r"\f")
+# Possessive, and begun only where a run begins: linear on a text of nothing but dots.
 # Quotes by code point, since several look like others: U+2018 U+2019 U+201C U+201D; full-width ! is U+FF01, ? U+FF1F.
 _SENTENCE_END = re.compile(
-    r"""(?:[.!?…]+["'\u201d\u2019»)\]]*(?=\s)                 # an end mark, what closes with it, then space
+    r"""(?:(?<![.!?…])[.!?…]++["'\u201d\u2019»)\]]*+(?=\s)     # an end mark, what closes with it, then space
           |[。\uff01\uff1f]+["'\u201d\u2019»」』)\]]*           # full-width marks need no space
           |\n[ \t\r]*\n)                                       # a blank line ends a sentence, too""",
     re.VERBOSE,
@@ -37,19 +39,17 @@ def split(text: str, split_by: str, size: int, overlap: int) -> Iterator[str]:
     if split_by == "none":
         yield text
     elif split_by == "characters":
-        for first, last in _windows(len(text), size, overlap):
-            yield text[first:last]
+        for start in range(0, max(1, len(text) - overlap) if text else 0, size - overlap):
+            yield text[start : start + size]
     else:
-        spans = units(text, split_by)
-        for first, last in _windows(len(spans), size, overlap):
-            yield text[spans[first][0] : spans[last - 1][1]]
+        yield from _windows(text, units(text, split_by), size, overlap)
 
 
-def units(text: str, split_by: str) -> list[Span]:
+def units(text: str, split_by: str) -> Iterator[Span]:
     """Where the units of `text` lie, trimmed of white space; empty ones are left out."""
     match split_by:
         case "words":
-            return [match.span() for match in _WORD.finditer(text)]
+            return (match.span() for match in _WORD.finditer(text))
         case "sentences":
             return _trimmed(text, _sentence_ends(text))
         case "paragraphs":
@@ -60,14 +60,19 @@ def units(text: str, split_by: str) -> list[Span]:
             raise ValueError(f"unknown unit {split_by!r}")
 
 
-def _windows(count: int, size: int, overlap: int) -> Iterator[Span]:
-    start = 0
-    while start < count:
-        end = min(start + size, count)
-        yield start, end
-        if end == count:
-            return
-        start = end - overlap
+def _windows(text: str, spans: Iterable[Span], size: int, overlap: int) -> Iterator[str]:
+    """Slices of `size` units; holds one chunk's units, however long the text."""
+    held: list[Span] = []
+    fresh = False
+    for span in spans:
+        held.append(span)
+        fresh = True
+        if len(held) == size:
+            yield text[held[0][0] : held[-1][1]]
+            held = held[size - overlap :]
+            fresh = False
+    if fresh:
+        yield text[held[0][0] : held[-1][1]]
 
 
 def _sentence_ends(text: str) -> Iterator[int]:
@@ -78,14 +83,12 @@ def _sentence_ends(text: str) -> Iterator[int]:
         yield match.end()
 
 
-def _trimmed(text: str, ends: Iterator[int]) -> list[Span]:
-    spans: list[Span] = []
+def _trimmed(text: str, ends: Iterable[int]) -> Iterator[Span]:
     start = 0
-    for end in (*ends, len(text)):
+    for end in chain(ends, (len(text),)):
         piece = text[start:end]
         body = piece.strip()
         if body:
             first = start + len(piece) - len(piece.lstrip())
-            spans.append((first, first + len(body)))
+            yield first, first + len(body)
         start = end
-    return spans
