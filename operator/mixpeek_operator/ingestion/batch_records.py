@@ -189,13 +189,12 @@ def render_batch(
     batch: Mapping[str, Any], object_ids: Sequence[str], failures: Iterable[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return a batch in wire shape (BatchModel)."""
-    failed = [
-        {name: item[name] for name in ("object_id", "error", "error_type", "timestamp")}
-        | {"collection_id": item["collection_id"], "tier_num": item["tier_num"]}
-        for item in failures
-    ]
+    failed = []
     summary: dict[str, int] = {}
-    for item in failed:
+    for item in failures:
+        kept = ("object_id", "error", "timestamp", "collection_id", "tier_num")
+        # The wire's error_type says whether a retry may help; what failed is in `failed-documents`.
+        failed.append({name: item[name] for name in kept} | {"error_type": _error_type(item)})
         summary[item["error_type"]] = summary.get(item["error_type"], 0) + 1
     return {
         "batch_id": batch["batch_id"],
@@ -236,6 +235,12 @@ def render_batch(
         "created_at": batch["created_at"],
         "updated_at": batch["updated_at"],
     }
+
+
+def _error_type(failure: Mapping[str, Any]) -> str:
+    if failure["error_type"] == "MemoryError":
+        return "resource"
+    return "transient" if failure.get("transient") else "permanent"
 
 
 def _tier(batch: Mapping[str, Any], tier: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,6 +87,7 @@ class BatchRun:
         self._block_rows = block_rows
         self._collections: dict[str, CollectionInfo] = {}
         self._in_flight = 0
+        self._uncounted = dict.fromkeys(COUNTERS, 0)
 
     async def walk(self) -> None:
         """Process every step that is left and store the batch's final status."""
@@ -142,6 +143,7 @@ class BatchRun:
         """Stream blocks through the extractor; while one is computed the one before is being written."""
         waiting: deque[_Unit] = deque()
         self._in_flight = 0
+        self._uncounted = dict.fromkeys(COUNTERS, 0)
         rows = self._rows(step, collection, waiting)
         results = self._runner.run(
             extractor=collection.extractor,
@@ -319,9 +321,13 @@ class BatchRun:
 
         def advance() -> None:
             for name in COUNTERS:
-                step["counters"][name] += counted[name]
-                batch["counters"][name] += counted[name]
+                self._uncounted[name] += counted[name]
             if positions:
+                # Only together with the position, so that what is done again is not counted again.
+                for name in COUNTERS:
+                    step["counters"][name] += self._uncounted[name]
+                    batch["counters"][name] += self._uncounted[name]
+                self._uncounted = dict.fromkeys(COUNTERS, 0)
                 batch["cursor"] = {"step": batch["cursor"]["step"], "position": max(positions)}
                 batch["node_death_resubmit_count"] = 0
             self._in_flight -= len(units)

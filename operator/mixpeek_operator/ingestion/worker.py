@@ -81,12 +81,16 @@ class Worker:
                 while len(active) < self._concurrency and (taken := await self._next()) is not None:
                     active.add(taken)
                 waking = asyncio.create_task(self._wake.wait())
-                await asyncio.wait(
-                    {stopping, waking, *active}, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                waking.cancel()
+                try:
+                    await asyncio.wait(
+                        {stopping, waking, *active}, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    waking.cancel()
                 active = {task for task in active if not task.done()}
         finally:
+            # A task that never ran could not hand its batch back, so each gets to its first await.
+            await asyncio.sleep(0)
             housekeeping.cancel()
             stopping.cancel()
             for task in active:
@@ -109,14 +113,26 @@ class Worker:
     async def _next(self) -> asyncio.Task[None] | None:
         owner = f"{self._name}/{random('lease', 8)}"
         now = self._clock.now().timestamp()
+        claim = self._metadata.claim(BATCHES, states=OPEN, owner=owner, lease_s=self._lease_s, now=now)
+        claiming = asyncio.ensure_future(claim)
         try:
-            claimed = await self._metadata.claim(BATCHES, states=OPEN, owner=owner, lease_s=self._lease_s, now=now)
+            claimed = await asyncio.shield(claiming)
         except MixpeekError as error:
             _log.warning("looking for batches failed", error=str(error))
             return None
-        if claimed is None:
-            return None
-        return asyncio.create_task(self._work(claimed[1], owner))
+        except asyncio.CancelledError:
+            # The store may grant the claim all the same; nobody would work on it until the lease ends.
+            await self._unclaim(claiming, owner)
+            raise
+        return None if claimed is None else asyncio.create_task(self._work(claimed[1], owner))
+
+    async def _unclaim(self, claiming: asyncio.Future[tuple[str, Record] | None], owner: str) -> None:
+        await asyncio.wait({claiming})
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        if (claimed := claiming.result()) is not None:
+            held = HeldBatch(self._metadata, self._clock, claimed[1], owner=owner, lease_s=self._lease_s)
+            await self._hand_back(held)
 
     async def _work(self, record: Record, owner: str) -> None:
         held = HeldBatch(self._metadata, self._clock, record, owner=owner, lease_s=self._lease_s)

@@ -299,11 +299,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await made.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_world() -> Callable[[Path], World]:
     return World
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_collection() -> Callable[..., CollectionInfo]:
     return collection_info

@@ -57,11 +57,11 @@ async def test_a_bad_object_does_not_sink_the_batch(world: Any) -> None:
     assert batch["status"] == "COMPLETED_WITH_ERRORS"
     assert batch["failed_object_count"] == 1
     (failure,) = batch["failed_objects"]
-    assert failure["object_id"] == ids[1] and failure["error_type"] == "ValidationError"
+    assert failure["object_id"] == ids[1] and failure["error_type"] == "permanent"
     assert {key[0] for key in world.stored("col_chunks")} == {ids[0], ids[2]}
     assert models.BatchModel.from_dict(batch).failed_objects is not None
     listed = await world.batches.failed_documents(world.scope, bucket.id, batch["batch_id"], tier_num=0)
-    assert listed["total"] == 1
+    assert listed["total"] == 1 and listed["failed_documents"][0]["error_type"] == "ValidationError"
     nothing = await world.batches.retry(world.scope, bucket.id, batch["batch_id"])
     assert nothing["retried_count"] == 0
     await world.objects.update(world.scope, bucket.id, ids[1], {"content": "better"})
@@ -176,7 +176,7 @@ async def test_cancel_stops_between_blocks(world: Any) -> None:
 async def test_a_model_that_cannot_be_loaded_fails_the_batch_and_says_so(world: Any) -> None:
     bucket = world.bucket()
     chunks = world.directory.add("chunks", bucket.id)
-    world.directory.add("words", chunks.id)
+    world.directory.add("words", chunks.id, input_mappings={"text": "text"})
     ids = await world.fill(bucket.id, ["one"])
     world.runner.error = ModelUnavailableError("model x cannot be loaded; set MIXPEEK_MODEL_PATH")
     batch = await world.process(bucket.id, ids)
