@@ -10,9 +10,12 @@ import base64
 import binascii
 import hashlib
 import hmac
+import shutil
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import obstore
 import orjson
@@ -25,6 +28,7 @@ from mixpeek_operator.core.errors import BadRequestError, NotFoundError, Unautho
 from mixpeek_operator.ports.blobs import BlobInfo
 
 _CHUNK = 1024 * 1024
+_PARTIAL = ".partial/"
 _FACTS = ".facts/"
 """Prefix of the small records (sha256, content type) that a file system has no place for."""
 
@@ -43,10 +47,13 @@ class LocalBlobs:
 
     def __init__(self, root: Path, signing_key: bytes, base_url: str, clock: Clock) -> None:
         root.mkdir(parents=True, exist_ok=True)
+        # What a killed process was writing.
+        shutil.rmtree(root / _PARTIAL, ignore_errors=True)
         self._store = LocalStore(root)
         self._root = root
         self._signing_key = signing_key
         self._clock = clock
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.base_url = base_url
         """Set again once the port is known."""
 
@@ -54,28 +61,28 @@ class LocalBlobs:
         _check(key)
         digest = hashlib.sha256()
         size = 0
+        # Written under another name first: a reader never sees half a file.
+        partial = f"{_PARTIAL}{uuid.uuid4().hex}"
         try:
-            if isinstance(data, bytes | bytearray | memoryview):
-                digest.update(data)
-                size = len(data)
-                await asyncio.to_thread(obstore.put, self._store, key, bytes(data))
-            else:
-                # Written under another name first: a reader never sees half a file.
-                partial = f".partial/{hashlib.sha256(key.encode()).hexdigest()}-{id(data):x}"
-                try:
-                    writer = obstore.open_writer(self._store, partial)
+            try:
+                if isinstance(data, bytes | bytearray | memoryview):
+                    digest.update(data)
+                    size = len(data)
+                    await asyncio.to_thread(obstore.put, self._store, partial, bytes(data))
+                else:
+                    writer = await asyncio.to_thread(obstore.open_writer, self._store, partial)
                     async for chunk in data:
                         digest.update(chunk)
                         size += len(chunk)
                         await asyncio.to_thread(writer.write, chunk)
                     await asyncio.to_thread(writer.close)
-                    await asyncio.to_thread(obstore.rename, self._store, partial, key)
-                except BaseException:
-                    await self._forget(partial)
-                    raise
-            info = BlobInfo(key, size, digest.hexdigest(), content_type)
-            facts = orjson.dumps({"size": size, "sha256": info.sha256, "content_type": content_type})
-            await asyncio.to_thread(obstore.put, self._store, f"{_FACTS}{key}", facts)
+                info = BlobInfo(key, size, digest.hexdigest(), content_type)
+                lock = self._locks.setdefault(key, asyncio.Lock())
+                async with lock:
+                    await asyncio.to_thread(self._publish, partial, info)
+            except BaseException:
+                await self._forget(partial)
+                raise
         except BaseError as error:
             raise _translated(error, key) from error
         return info
@@ -104,15 +111,14 @@ class LocalBlobs:
             return None
         except BaseError as error:
             raise _translated(error, key) from error
-        size = int(meta["size"])
         try:
             facts = orjson.loads(await asyncio.to_thread(self._read, f"{_FACTS}{key}"))
         except (MissingError, FileNotFoundError, orjson.JSONDecodeError):
             facts = {}
-        if facts.get("size") != size:
+        if facts.get("e_tag") != meta["e_tag"]:
             # The process died between the file and its facts; what the file holds counts.
-            return BlobInfo(key, size, hashlib.sha256(await self.get(key)).hexdigest(), facts.get("content_type"))
-        return BlobInfo(key, size, facts["sha256"], facts.get("content_type"))
+            return await asyncio.to_thread(self._examine, key, facts.get("content_type"))
+        return BlobInfo(key, int(meta["size"]), facts["sha256"], facts.get("content_type"))
 
     async def delete(self, key: str) -> None:
         _check(key)
@@ -171,6 +177,20 @@ class LocalBlobs:
         except BaseError as error:
             raise _translated(error, key) from error
 
+    def _publish(self, partial: str, info: BlobInfo) -> None:
+        obstore.rename(self._store, partial, info.key)
+        tag = obstore.head(self._store, info.key)["e_tag"]
+        facts = orjson.dumps({"e_tag": tag, "sha256": info.sha256, "content_type": info.content_type})
+        obstore.put(self._store, f"{_FACTS}{info.key}", facts)
+
+    def _examine(self, key: str, content_type: str | None) -> BlobInfo:
+        digest = hashlib.sha256()
+        size = 0
+        for chunk in obstore.get(self._store, key).stream(min_chunk_size=_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+        return BlobInfo(key, size, digest.hexdigest(), content_type)
+
     def _read(self, key: str) -> bytes:
         return bytes(obstore.get(self._store, key).bytes())
 
@@ -189,7 +209,9 @@ class LocalBlobs:
 
 def _check(key: str) -> None:
     parts = key.rstrip("/").split("/")
-    if not key or key.startswith("/") or "\\" in key or any(part in ("", ".", "..") for part in parts):
+    # Names that begin with a dot at the top are the store's own.
+    hidden = key.startswith((".", "/")) or "\\" in key or any(ord(letter) < 32 for letter in key)
+    if not key or hidden or any(part in ("", ".", "..") for part in parts):
         raise BadRequestError(f"the storage key {key!r} is not allowed")
 
 
