@@ -82,6 +82,9 @@ def test_collection() -> None:
         vectors.CreatePayloadIndex("ns_1", "chunk", "integer"),
     ]
     assert collection.plan(None, collection.Have("col_1", empty, 0)) == []
+    assert collection.plan(None, collection.Have("col_1", None, 0, "ns_1")) == [
+        collection.DeleteSignature("ns_1", "col_1")
+    ]
     assert collection.plan(None, collection.Have("col_1", empty, 7)) == [collection.DeleteDocuments("ns_1", "col_1")]
 
 

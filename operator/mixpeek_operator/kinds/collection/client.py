@@ -5,7 +5,10 @@ from __future__ import annotations
 from mixpeek_operator.core import vectors
 from mixpeek_operator.core.filters import equals
 from mixpeek_operator.core.lifecycle import Backends, Step, Subject
-from mixpeek_operator.kinds.collection.plan import DeleteDocuments, Have
+from mixpeek_operator.kinds.collection.plan import DeleteDocuments, DeleteSignature, Have
+
+SIGNATURES = "signatures"
+"""Table of index signatures, by collection id."""
 
 
 class CollectionClient:
@@ -21,7 +24,10 @@ class CollectionClient:
         documents = 0
         if state is not None and state.points:
             documents = await store.count(state.name, equals("collection_id", subject.id))
-        return Have(subject.id, state, documents)
+        signed = None
+        if subject.resource.deleting and subject.namespace_id:
+            signed = await self._backends.metadata.get(SIGNATURES, subject.namespace_id, subject.id)
+        return Have(subject.id, state, documents, subject.namespace_id if signed is not None else None)
 
     async def act(self, subject: Subject, step: Step) -> None:
         """Carry out one step."""
@@ -31,6 +37,8 @@ class CollectionClient:
                 await vectors.act(store, step)
             case DeleteDocuments():
                 await store.delete_by_filter(step.vector_collection, equals("collection_id", step.collection_id))
+            case DeleteSignature():
+                await self._backends.metadata.delete(SIGNATURES, step.namespace_id, step.collection_id)
             case _:
                 raise TypeError(f"no such step: {step!r}")
 

@@ -31,6 +31,8 @@ class Have:
     collection_id: str
     state: CollectionState | None
     documents: int = 0
+    signed_in: str | None = None
+    """Namespace id under which the collection's index signature is kept; looked up for a deletion only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,21 @@ class DeleteDocuments(Step):
 
     def what(self) -> str:
         return f"documents of {self.collection_id} in {self.vector_collection}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSignature(Step):
+    """Delete the index signature, so that a later collection of that name answers from no old cache."""
+
+    namespace_id: str
+    collection_id: str
+
+    verb: ClassVar[str] = "delete"
+    past: ClassVar[str] = "Deleted"
+    destroys: ClassVar[bool] = True
+
+    def what(self) -> str:
+        return f"index signature of {self.collection_id}"
 
 
 def want(subject: Subject) -> Want:
@@ -70,11 +87,16 @@ def want(subject: Subject) -> Want:
 def plan(want: Want | None, have: Have) -> Sequence[Step]:
     """Return what the vector collection lacks, or for a deletion the end of our documents."""
     state = have.state
-    if state is None:
-        # The namespace makes it; there is nothing of ours in what does not exist.
-        return []
     if want is None:
-        return [DeleteDocuments(state.name, have.collection_id)] if have.documents else []
+        steps: list[Step] = []
+        if state is not None and have.documents:
+            steps.append(DeleteDocuments(state.name, have.collection_id))
+        if have.signed_in is not None:
+            steps.append(DeleteSignature(have.signed_in, have.collection_id))
+        return steps
+    if state is None:
+        # The namespace makes it; a collection only adds to it.
+        return []
     return vectors.missing(want.vectors, want.payload_indexes, state)
 
 

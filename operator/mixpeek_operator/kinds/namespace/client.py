@@ -14,7 +14,7 @@ from mixpeek_operator.kinds.namespace.plan import (
     Have,
 )
 
-TABLES = ("objects", "uploads", "batches", "batch_items", "executions", "interactions")
+TABLES = ("objects", "uploads", "batches", "batch_items", "executions", "interactions", "signatures", "seeds")
 """Tables whose records belong to a namespace."""
 
 
