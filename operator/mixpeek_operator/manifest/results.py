@@ -105,9 +105,10 @@ def previewed(plan: Plan) -> dict[str, Any]:
     return _result([_row(step, _planned(step)) for step in plan.steps], [], dry_run=True)
 
 
-def applied(plan: Plan, mode: str, outcome: Applied, organization: str) -> dict[str, Any]:
+def applied(manifest: Manifest, plan: Plan, mode: str, outcome: Applied, organization: str) -> dict[str, Any]:
     """Return `ApplyResult` of what was carried out."""
     rows: list[dict[str, Any]] = []
+    failures: list[str] = []
     for step in plan.steps:
         key = ResourceKey(step.entry.kind, organization, step.entry.metadata_name)
         key = step.before.key if step.before is not None else key
@@ -115,6 +116,7 @@ def applied(plan: Plan, mode: str, outcome: Applied, organization: str) -> dict[
         writes = step.action is Action.CREATE or (step.action is Action.UPDATE and mode == UPSERT)
         if key in outcome.failures:
             row = _row(step, "failed", resource) | {"error": outcome.failures[key]}
+            failures.append(f"{manifest.place(step.entry)}: {outcome.failures[key]}")
         elif writes and outcome.rolled_back:
             row = _row(step, "skipped", step.before) | {"error": "undone because the apply failed"}
         elif not writes:
@@ -124,7 +126,6 @@ def applied(plan: Plan, mode: str, outcome: Applied, organization: str) -> dict[
         else:
             row = _row(step, "created" if step.action is Action.CREATE else "updated", resource)
         rows.append(row)
-    failures = [f"{key}: {message}" for key, message in sorted(outcome.failures.items())]
     result = _result(rows, [*outcome.errors, *failures], dry_run=False)
     result["rollback_performed"] = outcome.rolled_back
     result["rollback_orphans"] = outcome.orphans

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -35,6 +37,7 @@ T = TypeVar("T")
 
 _DEFAULT_WAIT_S = 30.0
 _DEFAULT_SEED_WAIT_S = 900.0
+_KEPT_MANIFESTS = 4
 _THREAD_BYTES = 64 * 1024
 """Longer manifests are worked on in a thread, so that other requests are answered meanwhile."""
 
@@ -79,6 +82,7 @@ class ManifestService:
         self._counts = counts
         self._max_bytes = max_bytes
         self._wait_s = wait_s
+        self._manifests: dict[bytes, Manifest] = {}
         self._running: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def validate(
@@ -191,7 +195,7 @@ class ManifestService:
         size = sum(len(text) for _, text in files)
 
         def work() -> _Checked:
-            manifest = parse_files(files, self._schemas, values=values, max_bytes=self._max_bytes)
+            manifest = self._parsed(files, values)
             existing = Existing(resources)
             resolved = resolve(manifest, existing, self._schemas, self._catalog)
             secret_problems = missing(manifest, secrets)
@@ -200,6 +204,17 @@ class ManifestService:
             return _Checked(manifest, existing, found, problems, missing_names(secret_problems))
 
         return await _worked(work, size)
+
+    def _parsed(self, files: Files, values: Mapping[str, Any] | None) -> Manifest:
+        """Return the manifest; validate, diff and apply of one text, one after the other, parse it once."""
+        digest = _digest(files, values)
+        found = self._manifests.get(digest)
+        if found is None:
+            found = parse_files(files, self._schemas, values=values, max_bytes=self._max_bytes)
+            self._manifests[digest] = found
+            while len(self._manifests) > _KEPT_MANIFESTS:
+                self._manifests.pop(next(iter(self._manifests)), None)
+        return found
 
     # -- applying ----------------------------------------------------------------------------------------------
 
@@ -234,7 +249,7 @@ class ManifestService:
             if deadline_s is not None and outcome.pending:
                 late = ", ".join(f"{key} ({why})" for key, why in sorted(outcome.pending.items()))
                 outcome.errors.append(f"not ready within deadline_seconds={deadline_s:g}: {late}")
-            answer = results.applied(checked.plan, mode, outcome, organization)
+            answer = results.applied(checked.manifest, checked.plan, mode, outcome, organization)
         if not outcome.rolled_back and (manifest.seed or run_acceptance):
             end = began + (_DEFAULT_SEED_WAIT_S if deadline_s is None else deadline_s)
             await self._prove(organization, manifest, answer, end, wait_for_seed, run_acceptance, outcome)
@@ -313,6 +328,15 @@ class ManifestService:
 
 async def _worked(work: Callable[[], T], size: int) -> T:
     return await asyncio.to_thread(work) if size > _THREAD_BYTES else work()
+
+
+def _digest(files: Files, values: Mapping[str, Any] | None) -> bytes:
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=repr).encode())
+    for name, text in files:
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        digest.update(f"\0{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.digest()
 
 
 def _as_advice(problem: Problem) -> Advice:
