@@ -218,12 +218,12 @@ class Fetcher:
 class World:
     """Every service of ingestion, wired as main wires them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, vectors: Any = None) -> None:
         self.scope = SCOPE
         self.clock = Clock()
         self.metadata = SqliteMetadata(path / "metadata.db")
         self.blobs = LocalBlobs(path / "blobs", b"x" * 32, "http://127.0.0.1:1", self.clock)
-        self.vectors: Any = MemoryVectors()
+        self.vectors: Any = vectors or MemoryVectors()
         self.directory = Declared()
         self.runner = WordRunner()
         self.fetcher = Fetcher()
@@ -300,7 +300,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 @pytest.fixture(scope="session")
-def make_world() -> Callable[[Path], World]:
+def make_world() -> Callable[..., World]:
     return World
 
 
