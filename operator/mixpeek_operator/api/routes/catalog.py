@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fastapi import Request
+
 from mixpeek_operator.api import scope
 from mixpeek_operator.api.catalog import extractor_item, stage_item
 from mixpeek_operator.api.responses import Json
@@ -37,7 +39,7 @@ def router(services: Services) -> Routes:
 
     @routes.get("/v1/namespaces/{namespace_id}/extractors", tags=["Namespace Extractors"])
     async def list_extractors_of_namespace(
-        request: scope.Request, namespace_id: str, source: str | None = None
+        request: Request, namespace_id: str, source: str | None = None
     ) -> Json:
         """Extractors that can be used in a namespace."""
         where = await scope.resolve(request, namespace_id)
@@ -56,7 +58,7 @@ def router(services: Services) -> Routes:
         )
 
     @routes.get("/v1/namespaces/{namespace_id}/extractors/{extractor_id}", tags=["Namespace Extractors"])
-    async def get_extractor_of_namespace(request: scope.Request, namespace_id: str, extractor_id: str) -> Json:
+    async def get_extractor_of_namespace(request: Request, namespace_id: str, extractor_id: str) -> Json:
         """One extractor that can be used in a namespace."""
         await scope.resolve(request, namespace_id)
         return Json(extractor_item(named(extractor_id)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import Request
+
 from mixpeek_operator.api import scope
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routes.kinds import SETTLE_S
@@ -26,29 +28,29 @@ def router(services: Services) -> Routes:
             raise NotFoundError(f"no kind {plural!r}; there are {', '.join(kinds)}")
         return kinds[plural]
 
-    async def within(request: scope.Request, namespace: str | None) -> Scope:
+    async def within(request: Request, namespace: str | None) -> Scope:
         return await scope.resolve(request, namespace) if namespace else await scope.organization(request)
 
-    async def one(request: scope.Request, kind: str, name: str, namespace: str | None) -> tuple[Scope, Resource]:
+    async def one(request: Request, kind: str, name: str, namespace: str | None) -> tuple[Scope, Resource]:
         where = await within(request, None if kind == "Namespace" else namespace)
         if kind != "Namespace" and where.namespace is None:
             where = await scope.namespaced(request)
         return where, await services.resources.get(where, kind, name)
 
     @routes.get(ROOT, summary="List resources of a kind, of all namespaces unless one is named")
-    async def list_resources(request: scope.Request, plural: str, namespace: str | None = None) -> Json:
+    async def list_resources(request: Request, plural: str, namespace: str | None = None) -> Json:
         kind = kind_of(plural)
         where = await within(request, None if kind == "Namespace" else namespace)
         found = await services.resources.find(where, kind)
         return Json({"results": [envelope(item) for item in found]})
 
     @routes.get(f"{ROOT}/{{name}}", summary="Get a resource")
-    async def get_resource(request: scope.Request, plural: str, name: str, namespace: str | None = None) -> Json:
+    async def get_resource(request: Request, plural: str, name: str, namespace: str | None = None) -> Json:
         _, found = await one(request, kind_of(plural), name, namespace)
         return Json(envelope(found))
 
     @routes.get(f"{ROOT}/{{name}}/events", summary="What happened to a resource, newest first")
-    async def get_events(request: scope.Request, plural: str, name: str, namespace: str | None = None) -> Json:
+    async def get_events(request: Request, plural: str, name: str, namespace: str | None = None) -> Json:
         _, found = await one(request, kind_of(plural), name, namespace)
         events = await services.resources.events(found.key)
         return Json(
@@ -61,7 +63,7 @@ def router(services: Services) -> Routes:
         )
 
     @routes.delete(f"{ROOT}/{{name}}", summary="Delete a resource and its data")
-    async def delete_resource(request: scope.Request, plural: str, name: str, namespace: str | None = None) -> Json:
+    async def delete_resource(request: Request, plural: str, name: str, namespace: str | None = None) -> Json:
         kind = kind_of(plural)
         where, found = await one(request, kind, name, namespace)
         await services.resources.delete(where, kind, name)
