@@ -30,6 +30,7 @@ from mixpeek_operator.core.errors import (
     SpecError,
     UnavailableError,
 )
+from mixpeek_operator.core.graph import CycleError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.lifecycle import (
@@ -158,6 +159,7 @@ class Engine:
         if problems:
             raise SpecError.of(problems)
         if subject.refs.waiting:
+            refuse_circle(self._index, visit.resource)
             visit.synced = _waiting(subject.refs.waiting)
             return
         want = visit.want = visit.kind.want(subject)
@@ -222,7 +224,12 @@ class Engine:
         if FINALIZER not in resource.metadata.finalizers:
             visit.silent = True
             return
-        blockers = self._index.referrers(resource, ordered=True)
+        # Resources that refer to each other in a circle and all go would wait for each other for ever.
+        blockers = [
+            item
+            for item in self._index.referrers(resource, ordered=True)
+            if not (item.deleting and self._index.way(resource, item))
+        ]
         if blockers:
             names = ", ".join(str(item.key) for item in blockers[:10])
             more = f" and {len(blockers) - 10} more" if len(blockers) > 10 else ""
@@ -403,6 +410,13 @@ def check(schema: KindSchema, spec: Mapping[str, Any], catalog: Catalog) -> list
     """Return everything wrong with a spec by itself: its form, and what the catalog knows better."""
     canonical, problems = normalise(schema, dict(spec))
     return [*problems, *schema.check(canonical, catalog)]
+
+
+def refuse_circle(index: ResourceIndex, resource: Resource) -> None:
+    """Raise CycleError with the path when the resource refers to itself, directly or through others."""
+    circle = index.way(resource, resource)
+    if circle:
+        raise CycleError([str(item.key) for item in circle])
 
 
 _ENGINE_FIELDS = frozenset({"id", "observed_generation", "applied_generation", "data_lost_at", "conditions"})

@@ -106,10 +106,31 @@ class ResourceIndex:
         schema = self._schemas.get(resource.kind)
         return () if schema is None else references(schema, resource.spec)
 
-    def targets(self, resource: Resource) -> list[Resource]:
-        """The resources that this one refers to and that exist, in key order."""
-        found = (self.named(*name) for name in self._names_referred(resource))
+    def targets(self, resource: Resource, *, ordered: bool = False) -> list[Resource]:
+        """The resources that this one refers to and that exist, in key order; `ordered` as for referrers."""
+        found = (self.named(*name) for name, orders in self._names_referred(resource).items() if orders or not ordered)
         return sorted((item for item in found if item is not None), key=lambda item: item.key)
+
+    def way(self, start: Resource, goal: Resource) -> list[Resource]:
+        """A way of ordered references from one resource to another (both ends included), [] when there is none.
+
+        From a resource to itself it is the circle that it is part of.
+        """
+        came_from: dict[ResourceKey, Resource] = {}
+        waiting = [start]
+        while waiting:
+            here = waiting.pop()
+            for target in self.targets(here, ordered=True):
+                if target.key in came_from:
+                    continue
+                came_from[target.key] = here
+                if target.key == goal.key:
+                    path = [target, here]
+                    while path[-1].key != start.key:
+                        path.append(came_from[path[-1].key])
+                    return path[::-1]
+                waiting.append(target)
+        return []
 
     def referrers(self, resource: Resource, *, ordered: bool = False) -> list[Resource]:
         """The resources that refer to this one by name or id, in key order; never itself.

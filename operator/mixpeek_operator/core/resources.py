@@ -14,7 +14,7 @@ from typing import Any
 from mixpeek_operator.core import conditions
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.engine import Engine
+from mixpeek_operator.core.engine import Engine, refuse_circle
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, NotFoundError, SpecError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.kind import KindSchema
@@ -187,6 +187,7 @@ class Resources:
                 problems.append(f"{path_text(ref.path)}: {ref.kind} {ref.value!r} is being deleted")
         if problems:
             raise NotFoundError("; ".join(dict.fromkeys(problems)), code="reference_not_found")
+        refuse_circle(self._index, resource)
         self._kinds[resource.kind].want(self._engine.subject(resource))
 
     async def create(self, scope: Scope, kind: str, spec_body: Mapping[str, Any], *, id: str | None = None) -> Resource:

@@ -207,6 +207,26 @@ async def test_a_custom_resource_with_mistakes_is_stalled(world: World) -> None:
     assert condition(found, "Stalled")["status"] == "True"
 
 
+async def test_a_circle_is_told_and_can_be_deleted(world: World) -> None:
+    await world.namespace()
+    keys = [
+        await _custom(
+            world,
+            "Collection",
+            "products",
+            {"name": one, "namespace": "products", "source": {"type": "collection", "collection_ids": [other]}},
+        )
+        for one, other in (("a", "b"), ("b", "c"), ("c", "a"))
+    ]
+    await world.settle()
+    ready = condition(world.index.get(keys[0]), "Ready")
+    assert ready["reason"] == "SpecInvalid"
+    assert "products.a → Collection/products.b → Collection/products.c → Collection/products.a" in ready["message"]
+    await world.resources.commit([], [], keys)
+    await world.settle()
+    assert [key.kind for key in world.index.everything()] == ["Namespace"]
+
+
 async def test_a_dedicated_tier_needs_kubernetes(world: World) -> None:
     made = await world.namespace(infrastructure={"compute_tier": "dedicated_gpu"})
     await world.settle()

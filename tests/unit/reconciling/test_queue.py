@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from tests.unit.reconciling.world import BASE, SCOPE, World, condition
+from tests.unit.reconciling.world import BASE, DENSE, SCOPE, World, condition
 
 from mixpeek_operator.core.engine import Again, Outcome
 from mixpeek_operator.core.queue import Queue
@@ -70,8 +70,25 @@ async def test_drift_is_found_without_a_change(world: World) -> None:
         await world.resources.wait_settled(made.key, 5)
         world.vectors.states.clear()
         async with asyncio.timeout(5):
-            while made.id not in world.vectors.states:
+            while made.id not in world.vectors.states:  # noqa: ASYNC110 - the store sends no events
                 await asyncio.sleep(0.02)
+    finally:
+        await queue.stop()
+
+
+async def test_collections_add_their_vectors_again_when_the_namespace_lost_them(world: World) -> None:
+    queue = world.queue(drift_interval_s=1000)
+    await queue.start()
+    try:
+        scope = await world.base()
+        await queue.idle()
+        namespace = await world.resources.get(SCOPE, "Namespace", "products")
+        world.vectors.states.clear()
+        queue.wake(namespace.key)
+        await queue.idle()
+        assert set(world.vectors.states[scope.namespace_id or ""].vectors) == {DENSE.name}
+        collection = await world.resources.get(scope, "Collection", "article_texts")
+        assert condition(collection, "Ready")["status"] == "True"
     finally:
         await queue.stop()
 

@@ -40,7 +40,7 @@ async def test_nothing_is_seen_across_namespaces_or_organizations(world: World) 
         with pytest.raises(NotFoundError):
             await world.resources.get(elsewhere, "Bucket", identifier)
         body = {**BASE[1][1], "source": {"type": "bucket", "bucket_ids": [identifier]}}
-        with pytest.raises(NotFoundError, match="source.bucket_ids"):
+        with pytest.raises(NotFoundError, match=r"source\.bucket_ids"):
             await world.resources.create(elsewhere, "Collection", body)
     with pytest.raises(NotFoundError):
         await world.resources.get(OTHER, "Namespace", "products")
