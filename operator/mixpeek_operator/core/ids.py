@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 import uuid
+from functools import lru_cache
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PAIRS = tuple(low + high for high, low in itertools.product(_ALPHABET, repeat=2))
 _POINT_SPACE = uuid.UUID("6f3f0d4e-2f0b-5d55-9a53-0c7f6c0a5b11")
 
 
@@ -21,19 +24,22 @@ def random(prefix: str, length: int = 16) -> str:
     return f"{prefix}_{''.join(secrets.choice(_ALPHABET) for _ in range(length))}"
 
 
+@lru_cache(maxsize=8192)
 def document_id(collection_id: str, source_id: str, segment: int | str) -> str:
     """Return the id of the document that a collection makes of one segment of one source (`doc_` + 24)."""
     return derived("doc", collection_id, source_id, str(segment), length=24)
 
 
+@lru_cache(maxsize=8192)
 def point_id(namespace_id: str, document_id: str) -> str:
     """Return the Qdrant point id (a UUID) of a document."""
     return str(uuid.uuid5(_POINT_SPACE, f"{namespace_id}/{document_id}"))
 
 
 def _base36(number: int, length: int) -> str:
+    """The lowest `length` digits, lowest first; two at a time, as a batch derives thousands of ids."""
     digits: list[str] = []
-    while len(digits) < length:
-        number, remainder = divmod(number, 36)
-        digits.append(_ALPHABET[remainder])
-    return "".join(digits)
+    for _ in range((length + 1) // 2):
+        number, remainder = divmod(number, 1296)
+        digits.append(_PAIRS[remainder])
+    return "".join(digits)[:length]
