@@ -75,10 +75,10 @@ class Resources:
         return found
 
     async def find(self, scope: Scope, kind: str) -> list[Resource]:
-        """Return the resources of a kind in the scope's namespace, in name order."""
+        """Return the resources of a kind in the scope's namespace, or of the whole organization, in name order."""
         self._schema(kind)
-        namespace = None if kind == "Namespace" else self._namespace(scope)
-        return self._index.of(scope.organization, kind, namespace)
+        whole = kind == "Namespace" or (scope.namespace_id is None and scope.namespace is None)
+        return self._index.of(scope.organization, kind, None if whole else self._namespace(scope))
 
     async def events(self, key: ResourceKey, limit: int = 50) -> list[Event]:
         """Return what happened to a resource, newest first."""
