@@ -20,11 +20,12 @@ from mixpeek_operator.retrieval.templating.template import Template, compile_tex
 from mixpeek_operator.retrieval.templating.values import MISSING, plain
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Names = Mapping[str, Any]
 """What templates see: INPUT, DOC, CONTEXT and STAGE."""
 
 
-class Deferred(Generic[T]):
+class Deferred(Generic[T_co]):
     """A parameter with templates in it, and the validator of what they make."""
 
     __slots__ = ("_render", "_validator", "namespaces", "paths")
@@ -36,10 +37,10 @@ class Deferred(Generic[T]):
         self.namespaces: frozenset[str] = frozenset().union(*(item.namespaces for item in templates))
         self.paths: frozenset[tuple[str, ...]] = frozenset().union(*(item.paths for item in templates))
 
-    def value(self, names: Names, where: str = "parameter") -> T:
+    def value(self, names: Names, where: str = "parameter") -> T_co:
         """Render and validate. Raises SpecError naming the parameter."""
         assert self._render is not None
-        rendered = plain(self._render(names))
+        rendered = self._render(names)
         if self._validator is None:
             return rendered  # type: ignore[no-any-return]
         try:
@@ -210,7 +211,7 @@ def _compile_condition(condition: Compare, templates: list[Template]) -> _Bind |
                 return None
             value = plain(evaluated)
         elif late_value is not None:
-            value = plain(late_value(names))
+            value = late_value(names)
         if condition.operator in (Operator.IN, Operator.NIN) and not isinstance(value, list):
             value = [] if value is None else [value]
         name = condition.field if field is None else field.render(names)

@@ -46,7 +46,7 @@ class StageRegistry:
         ]
 
     def check_stages(self, stages: Sequence[Any], input_schema: Mapping[str, Any]) -> list[Problem]:
-        """Every problem of a retriever's stages: unknown stage, wrong or unknown parameter, template that does not parse."""
+        """Every problem of a retriever's stages: unknown stage, wrong parameter, template that does not parse."""
         return self.declare(stages)[1]
 
     def declare(self, stages: Sequence[Any]) -> tuple[list[Declared], list[Problem]]:

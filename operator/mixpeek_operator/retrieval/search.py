@@ -54,17 +54,25 @@ async def search(store: VectorStore, collection: str, jobs: Sequence[Job]) -> li
     while pending:
         answers = await store.search(
             collection,
-            [Search(jobs[i].vector_name, jobs[i].vector, limits[i], divided[i][0], jobs[i].min_score) for i in pending],
+            [
+                Search(jobs[i].vector_name, jobs[i].vector, limits[i], divided[i][0], _below(jobs[i].min_score))
+                for i in pending
+            ],
         )
         again = []
         for index, hits in zip(pending, answers, strict=True):
-            rest = divided[index][1]
+            rest, least = divided[index][1], jobs[index].min_score
+            full = len(hits) == limits[index]
+            if least is not None:
+                # Stores compare single-precision scores, some strictly: the border itself belongs to the result.
+                hits = [hit for hit in hits if hit.score >= least]
+                full = full and len(hits) == limits[index]
             if rest is None:
                 found[index] = hits
                 continue
             passing = [hit for hit in hits if matches(rest, hit.payload)]
             found[index] = passing[: jobs[index].want]
-            if len(passing) < jobs[index].want and len(hits) == limits[index] < MAX_CANDIDATES:
+            if len(passing) < jobs[index].want and full and limits[index] < MAX_CANDIDATES:
                 limits[index] = min(MAX_CANDIDATES, limits[index] * 8)
                 again.append(index)
         pending = again
@@ -105,6 +113,10 @@ def document(payload: Mapping[str, Any], score: float | None = None) -> dict[str
     if score is not None:
         found["score"] = score
     return found
+
+
+def _below(score: float | None) -> float | None:
+    return None if score is None else score - 1e-5
 
 
 def _conjuncts(filter: Filter) -> list[Filter]:

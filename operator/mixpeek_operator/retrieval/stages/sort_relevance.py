@@ -46,7 +46,8 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         else:
             unscored.append((index, document))
     scored.sort(key=lambda pair: pair[0], reverse=descending)
-    if scored and known(params.normalize, context.names, "normalize"):
+    normalize = known(params.normalize, context.names, "normalize")
+    if scored and normalize:
         low, high = min(score for score, _ in scored), max(score for score, _ in scored)
         span = high - low
         scored = [

@@ -393,9 +393,10 @@ def _arithmetic(frame: Frame, symbol: str, left: Any, right: Any) -> Any:
     if symbol == "+" and isinstance(left, str) and isinstance(right, str):
         _fits(len(left) + len(right))
         return frame.budget.text(str(left) + str(right))
-    if symbol == "+" and isinstance(left, str | int | float) and isinstance(right, str | int | float):
-        if isinstance(left, str) or isinstance(right, str):
-            return frame.budget.text(to_text(left) + to_text(right))
+    if symbol == "+" and (isinstance(left, str) or isinstance(right, str)):
+        if isinstance(left, list | dict | tuple) or isinstance(right, list | dict | tuple):
+            raise TemplateError("'+' joins texts and numbers, or lists; use | tojson first")
+        return frame.budget.text(to_text(left) + to_text(right))
     if symbol == "+" and isinstance(left, list | tuple) and isinstance(right, list | tuple):
         if len(left) + len(right) > MAX_NODES:
             raise TemplateError(f"a template may build lists of {MAX_NODES} elements")

@@ -171,9 +171,9 @@ def _sequence(tokens: list[str], position: int, closer: str | None, depth: int) 
         raise TemplateError("an expression is nested too deeply")
     out: list[str] = []
     while position < len(tokens) and tokens[position] != closer:
-        token = tokens[position]
-        if token in (",", "=", ":"):
-            out.append(token)
+        part = tokens[position]
+        if part in (",", "=", ":"):
+            out.append(part)
             position += 1
             continue
         segment, position = _conditional(tokens, position, closer, depth)
@@ -201,21 +201,21 @@ def _conditional(tokens: list[str], position: int, closer: str | None, depth: in
 def _operands(tokens: list[str], position: int, closer: str | None, depth: int) -> tuple[str, int]:
     out: list[str] = []
     while position < len(tokens) and tokens[position] not in (closer, ",", "=", ":", "?"):
-        token = tokens[position]
-        if token in _OPEN:
+        part = tokens[position]
+        if part in _OPEN:
             text, position = _group(tokens, position, depth)
             out.append(text)
-        elif token == "&&":
+        elif part == "&&":
             out.append("and")
             position += 1
-        elif token == "||":
+        elif part == "||":
             out.append("or")
             position += 1
-        elif token == "!":
+        elif part == "!":
             text, position = _negated(tokens, position + 1, depth)
             out.append(text)
         else:
-            out.append(token)
+            out.append(part)
             position += 1
     # A dot or a bracket after a space means the same to Jinja, so tokens may simply be joined.
     return " ".join(out), position

@@ -7,6 +7,7 @@ compile_json('{"title": "{{DOC.title}}"}').render({"DOC": {"title": 'a "b"'}}) =
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -132,6 +133,8 @@ def _check_length(source: str) -> None:
         raise TemplateError(f"a template may have {MAX_SOURCE} characters, this one has {len(source)}")
 
 
+# JSON punctuation, with bare values between: the literals that authors write between elements.
+_PUNCTUATED = re.compile(r"(?=.*[\[\]{},:])(?:[\s\[\]{},:]++|true|false|null|-?\d++(?:\.\d++)?+)*+", re.DOTALL)
 _OUTSIDE, _INSIDE, _ESCAPED = range(3)
 
 
@@ -175,10 +178,10 @@ class _JsonWriter:
 
 def _is_syntax(text: str) -> bool:
     """Whether text of the template's author is meant as JSON rather than as a string value."""
-    if '"' in text or not text.strip(" \t\r\n{}[],:"):
+    if '"' in text or not text.strip() or _PUNCTUATED.fullmatch(text):
         return True
     try:
-        orjson.loads(text)
+        orjson.loads(str(text))
     except orjson.JSONDecodeError:
         return False
     return True

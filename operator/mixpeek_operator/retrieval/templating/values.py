@@ -26,6 +26,10 @@ MAX_DEPTH: Final = 64
 MAX_NUMBER: Final = 10**30
 
 
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+"""Types that need no conversion; a list of them is handed on as it is."""
+
+
 class _Missing:
     """The value of a path that leads nowhere."""
 
@@ -149,19 +153,15 @@ def plain(value: Any) -> Any:
         return None
     if isinstance(value, Literal):
         return str(value)
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
+        if type(value) is list and _SCALARS.issuperset(map(type, value)):
+            return value
         return [plain(item) for item in value]
-    if isinstance(value, list):
-        return [plain(item) for item in value] if any(_odd(item) for item in value) else value
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()} if any(map(_odd, value.values())) else value
     if isinstance(value, Mapping):
+        if type(value) is dict and _SCALARS.issuperset(map(type, value.values())):
+            return value
         return {str(key): plain(item) for key, item in value.items()}
     return value
-
-
-def _odd(value: Any) -> bool:
-    return not isinstance(value, str | int | float | None) or type(value) is Literal
 
 
 def number(value: Any, what: str) -> int | float:
