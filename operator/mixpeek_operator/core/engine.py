@@ -9,26 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
-import structlog
-
-from mixpeek_operator.core import conditions, ids
+from mixpeek_operator.core import conditions
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.conditions import SYNCED, Finding, Reason
 from mixpeek_operator.core.errors import (
-    AlreadyExistsError,
-    ConflictError,
     InternalError,
-    NotFoundError,
     Problem,
-    RateLimitedError,
-    RefusedError,
     SpecError,
-    UnavailableError,
 )
 from mixpeek_operator.core.graph import CycleError
 from mixpeek_operator.core.index import ResourceIndex
@@ -46,49 +37,8 @@ from mixpeek_operator.core.lifecycle import (
 )
 from mixpeek_operator.core.normal import normalise
 from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Event, Resource, ResourceKey
+from mixpeek_operator.core.visit import Again, Outcome, Visit, bound, drifted, fail, waiting_for, would
 from mixpeek_operator.ports.resources import Change, ResourceStore
-
-_log = structlog.get_logger(__name__)
-
-
-class Again(StrEnum):
-    """When the same resource should be visited again without a change."""
-
-    NO = "no"
-    """Only when something changes, or at the next drift check."""
-    BACKOFF = "backoff"
-    """Soon, then ever later."""
-    SLOW = "slow"
-    """At the longest delay of the backoff."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the queue has to know after a visit."""
-
-    again: Again = Again.NO
-    after_s: float | None = None
-    """Visit again after this many seconds: something exists and is not ready yet."""
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What one visit has found out so far; becomes the status."""
-
-    kind: Kind
-    resource: Resource
-    subject: Subject | None = None
-    want: Any = None
-    have: Any = None
-    observed: bool = False
-    synced: Finding = field(default_factory=lambda: Finding(SYNCED, True, Reason.IN_SYNC))
-    applied: bool = False
-    done: list[Step] = field(default_factory=list)
-    lost: bool = False
-    gone: bool = False
-    again: Again = Again.NO
-    silent: bool = False
-    events: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class Engine:
@@ -122,14 +72,14 @@ class Engine:
         if resource is None or kind is None:
             return Outcome()
         self._index.apply(Change("MODIFIED", resource))
-        visit = _Pass(kind, resource)
+        visit = Visit(kind, resource)
         finished = False
         try:
             async with asyncio.timeout(self._deadline_s):
                 await self._visit(visit)
             finished = True
         except Exception as error:
-            self._failed(visit, error)
+            fail(visit, error, self._deadline_s)
             finished = True
         finally:
             # A cancelled visit says nothing: the next start repeats it.
@@ -149,7 +99,7 @@ class Engine:
 
     # -- one visit ---------------------------------------------------------------------------------------------
 
-    async def _visit(self, visit: _Pass) -> None:
+    async def _visit(self, visit: Visit) -> None:
         if visit.resource.deleting:
             await self._delete(visit)
             return
@@ -160,7 +110,7 @@ class Engine:
             raise SpecError.of(problems)
         if subject.refs.waiting:
             refuse_circle(self._index, visit.resource)
-            visit.synced = _waiting(subject.refs.waiting)
+            visit.synced = waiting_for(subject.refs.waiting)
             return
         want = visit.want = visit.kind.want(subject)
         client = self._clients[visit.kind.name]
@@ -181,34 +131,34 @@ class Engine:
         visit.applied = not left
         if left:
             visit.again = Again.BACKOFF if len(chosen) == len(steps) else Again.NO
-            visit.synced = Finding(SYNCED, False, Reason.NOT_MANAGED, _would(left))
+            visit.synced = Finding(SYNCED, False, Reason.NOT_MANAGED, would(left))
 
-    def _choose(self, visit: _Pass, steps: list[Step]) -> list[Step]:
+    def _choose(self, visit: Visit, steps: list[Step]) -> list[Step]:
         """Return the steps the policies let us run, and say so in Synced when they do not."""
         if not steps:
             return []
         spec, status = visit.resource.spec, visit.resource.status
         management = spec.get("management_policy") or "Full"
         if management == "Observe":
-            visit.synced = Finding(SYNCED, False, Reason.NOT_MANAGED, f"managementPolicy is Observe; {_would(steps)}")
+            visit.synced = Finding(SYNCED, False, Reason.NOT_MANAGED, f"managementPolicy is Observe; {would(steps)}")
             return []
         applied = status.get("applied_generation")
         visit.lost = applied is not None and any(step.restores for step in steps)
         if visit.lost or applied == visit.resource.metadata.generation:
             policy = spec.get("drift_policy") or "Correct"
             if policy == "Ignore":
-                visit.synced = Finding(SYNCED, True, Reason.DRIFT_IGNORED, f"driftPolicy is Ignore; {_would(steps)}")
+                visit.synced = Finding(SYNCED, True, Reason.DRIFT_IGNORED, f"driftPolicy is Ignore; {would(steps)}")
                 return []
             if policy == "Report":
-                visit.synced = Finding(SYNCED, False, Reason.DRIFTED, f"driftPolicy is Report; {_would(steps)}")
+                visit.synced = Finding(SYNCED, False, Reason.DRIFTED, f"driftPolicy is Report; {would(steps)}")
                 return []
-            visit.events.append(("Warning", "DriftFound", _found(steps, lost=visit.lost)))
+            visit.events.append(("Warning", "DriftFound", drifted(steps, lost=visit.lost)))
         if management == "NoDelete":
             return [step for step in steps if not step.destroys]
         return steps
 
-    async def _act(self, visit: _Pass, client: Client, subject: Subject, steps: Sequence[Step]) -> None:
-        log = _bound(visit)
+    async def _act(self, visit: Visit, client: Client, subject: Subject, steps: Sequence[Step]) -> None:
+        log = bound(visit)
         try:
             for step in steps:
                 log.info("acting", step=step.todo())
@@ -219,7 +169,7 @@ class Engine:
                 visit.events.append(("Normal", "Applied", "; ".join(step.done() for step in visit.done)))
         visit.have = await client.observe(subject)
 
-    async def _delete(self, visit: _Pass) -> None:
+    async def _delete(self, visit: Visit) -> None:
         resource = visit.resource
         if FINALIZER not in resource.metadata.finalizers:
             visit.silent = True
@@ -247,7 +197,7 @@ class Engine:
                 await self._act(visit, client, subject, steps)
                 left = list(visit.kind.plan(None, visit.have))
                 if len(left) >= len(steps):
-                    raise InternalError(f"{visit.kind.name}: a deletion did not become shorter: {_would(left)}")
+                    raise InternalError(f"{visit.kind.name}: a deletion did not become shorter: {would(left)}")
                 if left:
                     visit.again = Again.BACKOFF
                     return
@@ -326,34 +276,7 @@ class Engine:
 
     # -- how a visit ends --------------------------------------------------------------------------------------
 
-    def _failed(self, visit: _Pass, error: Exception) -> None:
-        """Turn an error into Synced, by the table of errors."""
-        log = _bound(visit)
-        match error:
-            case ConflictError() | AlreadyExistsError() | NotFoundError():
-                # Somebody was faster between our read and our act; the next visit sees the world as it is then.
-                log.info("visiting again after a conflict", error=str(error))
-                visit.again, visit.silent = Again.BACKOFF, True
-            case SpecError():
-                visit.synced = Finding(SYNCED, False, Reason.SPEC_INVALID, str(error), stalled=True)
-            case UnavailableError() | RateLimitedError() | TimeoutError():
-                text = str(error) or f"no answer within {self._deadline_s:.0f} s"
-                log.warning("waiting for a backend", error=text)
-                visit.again = Again.BACKOFF
-                visit.synced = Finding(SYNCED, None, Reason.BACKEND_UNAVAILABLE, text)
-            case RefusedError():
-                log.warning("refused by a backend", error=str(error))
-                visit.again = Again.SLOW
-                visit.synced = Finding(SYNCED, False, Reason.BACKEND_REFUSED, str(error), stalled=True)
-            case _:
-                reference = ids.derived("err", str(visit.resource.key), type(error).__name__, str(error))
-                log.error("failing on our own bug", error_id=reference, exc_info=error)
-                visit.again = Again.SLOW
-                visit.synced = Finding(
-                    SYNCED, False, Reason.INTERNAL_ERROR, f"internal error, log id {reference}", stalled=True
-                )
-
-    async def _conclude(self, visit: _Pass) -> Outcome:
+    async def _conclude(self, visit: Visit) -> Outcome:
         """Write status and events, each only on change."""
         report = Report()
         if not visit.gone and not visit.silent:
@@ -363,16 +286,16 @@ class Engine:
             await self._store.record_event(Event(visit.resource.key, type_, reason, message, self._clock.now()))
         return Outcome(visit.again, report.look_again_s)
 
-    def _report(self, visit: _Pass) -> Report:
+    def _report(self, visit: Visit) -> Report:
         if not visit.observed or visit.subject is None or visit.resource.deleting:
             return Report()
         try:
             return visit.kind.status(visit.subject, visit.want, visit.have)
         except Exception as error:
-            self._failed(visit, error)
+            fail(visit, error, self._deadline_s)
             return Report()
 
-    async def _write_status(self, visit: _Pass, report: Report) -> None:
+    async def _write_status(self, visit: Visit, report: Report) -> None:
         resource, before = visit.resource, visit.resource.status
         generation = resource.metadata.generation
         current = conditions.summarise(report.findings, visit.synced)
@@ -424,28 +347,3 @@ _ENGINE_FIELDS = frozenset({"id", "observed_generation", "applied_generation", "
 
 def _facts(status: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in status.items() if key not in _ENGINE_FIELDS}
-
-
-def _waiting(waiting: Sequence[Waiting]) -> Finding:
-    message = "waits: " + "; ".join(str(item) for item in waiting)
-    return Finding(SYNCED, False, f"{Reason.WAITING_FOR}{waiting[0].kind}", message)
-
-
-def _would(steps: Sequence[Step]) -> str:
-    return "not done: " + "; ".join(step.todo() for step in steps)
-
-
-def _found(steps: Sequence[Step], *, lost: bool) -> str:
-    what = "Something outside was changed; corrected by: " + "; ".join(step.todo() for step in steps)
-    return f"{what}. What it held is lost; process the data again" if lost else what
-
-
-def _bound(visit: _Pass) -> structlog.stdlib.BoundLogger:
-    resource = visit.resource
-    log: structlog.stdlib.BoundLogger = _log.bind(
-        kind=resource.kind,
-        namespace=resource.metadata.organization,
-        name=resource.metadata.name,
-        generation=resource.metadata.generation,
-    )
-    return log

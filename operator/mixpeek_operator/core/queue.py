@@ -14,9 +14,10 @@ from collections.abc import Callable
 import structlog
 
 from mixpeek_operator.core import conditions
-from mixpeek_operator.core.engine import Again, Engine, Outcome
+from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.resource import Resource, ResourceKey
+from mixpeek_operator.core.visit import Again, Outcome
 from mixpeek_operator.ports.resources import ResourceStore
 
 _log = structlog.get_logger(__name__)

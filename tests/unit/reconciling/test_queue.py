@@ -6,10 +6,10 @@ from typing import Any
 
 from tests.unit.reconciling.world import BASE, DENSE, SCOPE, World, condition
 
-from mixpeek_operator.core.engine import Again, Outcome
 from mixpeek_operator.core.queue import Queue
 from mixpeek_operator.core.resource import ResourceKey
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.core.visit import Again, Outcome
 
 
 async def test_declared_resources_become_ready_by_themselves(world: World) -> None:
