@@ -154,7 +154,12 @@ class Engine:
                 return []
             visit.events.append(("Warning", "DriftFound", drifted(steps, lost=visit.lost)))
         if management == "NoDelete":
-            return [step for step in steps if not step.destroys]
+            allowed = [step for step in steps if not step.destroys]
+            if not allowed:
+                visit.synced = Finding(
+                    SYNCED, False, Reason.NOT_MANAGED, f"managementPolicy is NoDelete; {would(steps)}"
+                )
+            return allowed
         return steps
 
     async def _act(self, visit: Visit, client: Client, subject: Subject, steps: Sequence[Step]) -> None:

@@ -64,6 +64,8 @@ class Visit:
     again: Again = Again.NO
     silent: bool = False
     events: list[tuple[str, str, str]] = field(default_factory=list)
+    id: str = field(default_factory=lambda: ids.random("pass", 8))
+    """On every log line of the visit."""
 
 
 def fail(visit: Visit, error: Exception, deadline_s: float) -> None:
@@ -119,5 +121,6 @@ def bound(visit: Visit) -> structlog.stdlib.BoundLogger:
         namespace=resource.metadata.organization,
         name=resource.metadata.name,
         generation=resource.metadata.generation,
+        pass_id=visit.id,
     )
     return log

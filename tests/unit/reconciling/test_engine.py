@@ -157,6 +157,18 @@ async def test_observe_touches_nothing(world: World) -> None:
     assert condition(found, "Ready")["reason"] == "CollectionMissing"
 
 
+async def test_no_delete_never_drops_an_index(world: World) -> None:
+    indexes = [{"field_name": "price", "type": "float"}]
+    made = await world.namespace(management_policy="NoDelete", payload_indexes=indexes)
+    await world.settle()
+    await world.resources.update(SCOPE, "Namespace", made.name, {"payload_indexes": None})
+    await world.settle()
+    assert "price" in world.vectors.states[made.id].payload_indexes
+    found = world.index.get(made.key)
+    assert condition(found, "Synced")["reason"] == "NotManaged"
+    assert condition(found, "Ready")["status"] == "True"
+
+
 async def test_an_absent_backend_is_tried_again_and_said(world: World) -> None:
     made = await world.namespace()
     world.vectors.away = True
