@@ -183,6 +183,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             applier=Applier(store=store, journal=Journal(metadata), resources=resources, clock=clock),
             clock=clock,
             generator=Generator(settings=settings, schemas=schemas, catalog=catalog),
+            wants={name: kind.want for name, kind in kinds.items()},
             seeds=Seeds(objects=objects, batches=batches, records=metadata, clock=clock),
             acceptance=Acceptance(queries=retrieval, counts=counts),
             counts=counts,

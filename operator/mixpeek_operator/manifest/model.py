@@ -162,7 +162,9 @@ class Manifest:
     def place(self, entry: Entry, path: Sequence[str | int] = ()) -> Place:
         """Return where `path` of an entry's spec stands in its file."""
         source = self.sources[entry.source]
-        return source.place((*entry.path, *path), document=entry.document, resource=entry.label)
+        # The canonical form of a stage has no `config`, which the wire's form has.
+        where = (*entry.path, *path)
+        return source.place(where, document=entry.document, resource=entry.label, through=("config",))
 
     def mentions(self, text: str) -> bool:
         """Whether any file holds this text: a cheap way to skip a search through all values."""

@@ -27,5 +27,10 @@ def schemas() -> Mapping[str, KindSchema]:
         if not isinstance(schema, KindSchema):
             raise InternalError(f"kinds/{info.name}/spec.py must define SCHEMA")
         found[schema.name] = schema
+    return in_order(found)
+
+
+def in_order(found: Mapping[str, KindSchema]) -> Mapping[str, KindSchema]:
+    """Return the schemas in the order of a manifest's sections, whatever order they were found in."""
     ordered = sorted(found, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
     return MappingProxyType({name: found[name] for name in ordered})

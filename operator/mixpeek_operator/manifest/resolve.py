@@ -5,21 +5,26 @@ Every reference is looked for in the manifest first, then among what exists, alw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mixpeek_operator.core.catalog import Catalog
-from mixpeek_operator.core.errors import Problem
+from mixpeek_operator.core.errors import MixpeekError, Problem, SpecError
 from mixpeek_operator.core.graph import CycleError, find_cycles, order
 from mixpeek_operator.core.kind import KindSchema, Reference
+from mixpeek_operator.core.lifecycle import Refs, Subject
 from mixpeek_operator.core.normal import nearest
 from mixpeek_operator.core.refs import references, translate
-from mixpeek_operator.core.resource import Resource
+from mixpeek_operator.core.resource import Metadata, Resource
 from mixpeek_operator.manifest.lint import View, extractors_not_in_namespace
 from mixpeek_operator.manifest.model import Entry, Manifest
 
 Identity = tuple[str, str, str]
 """(kind, name of the Mixpeek namespace or "", name)."""
+
+Want = Callable[[Subject], Any]
+"""A kind's own idea of what should be there; raises SpecError when the declaration cannot be meant."""
 
 _RANKS = ("Namespace", "Extractor", "Bucket", "Collection", "Retriever", "Cluster", "Taxonomy")
 _RANK = {kind: rank for rank, kind in enumerate(_RANKS)}
@@ -56,10 +61,12 @@ def resolve(
     existing: Existing,
     schemas: Mapping[str, KindSchema],
     catalog: Catalog | None = None,
+    wants: Mapping[str, Want] | None = None,
 ) -> Resolved:
     """Return the entries in dependency order with references as names, and every problem found.
 
-    With a catalog, extractors, stages, parameters and feature URIs are checked too. Without order (a cycle) the
+    With a catalog, extractors, stages and parameters are checked too; with the kinds' own `want`, also what needs the
+    resources referred to (feature URIs), as the engine will do it. Without order (a cycle) the
     entries keep the manifest's.
     """
     result = Resolved()
@@ -90,6 +97,10 @@ def resolve(
         translated[identity] = entry
         if catalog is not None:
             result.problems += _catalog_problems(manifest, entry, schema, catalog)
+    if catalog is not None and wants:
+        wrong = {problem.place.resource for problem in [*manifest.problems, *result.problems]}
+        sound = {identity for identity, entry in translated.items() if entry.label not in wrong}
+        result.problems += _unwanted(manifest, translated, sound, existing, schemas, catalog, wants)
     result.problems += _extractors(manifest, existing, schemas)
     result.problems += _sections(manifest, finder)
     try:
@@ -175,6 +186,56 @@ def _catalog_problems(manifest: Manifest, entry: Entry, schema: KindSchema, cata
         )
         for problem in schema.check(entry.spec, catalog)
     ]
+
+
+def _unwanted(
+    manifest: Manifest,
+    entries: Mapping[Identity, Entry],
+    sound: Collection[Identity],
+    existing: Existing,
+    schemas: Mapping[str, KindSchema],
+    catalog: Catalog,
+    wants: Mapping[str, Want],
+) -> list[Problem]:
+    """Return what the kinds themselves find wrong once everything they refer to is known.
+
+    Entries with mistakes of their own are left out, and so is what refers to them: it would only repeat them.
+    """
+    resources = {identity: _as_resource(entry, existing) for identity, entry in entries.items()}
+    problems: list[Problem] = []
+    for identity, entry in entries.items():
+        want = wants.get(entry.kind)
+        if want is None or identity not in sound:
+            continue
+        found: dict[tuple[str, str], Resource] = {}
+        broken = False
+        for reference in references(schemas[entry.kind], entry.spec):
+            target = (reference.kind, "" if reference.kind == "Namespace" else entry.namespace or "", reference.value)
+            resource = resources.get(target) or existing.by_identity.get(target)
+            broken = broken or (target in resources and target not in sound)
+            if resource is not None:
+                found[reference.kind, reference.value] = resource
+        if broken:
+            continue
+        home = ("Namespace", "", entry.namespace or "")
+        owner = resources.get(home) or existing.by_identity.get(home)
+        subject = Subject(resources[identity], Refs(found), catalog, owner.id if owner is not None else "")
+        try:
+            want(subject)
+        except MixpeekError as error:
+            listed = error.problems if isinstance(error, SpecError) else ()
+            for problem in listed or (Problem(error.code, error.message),):
+                place = manifest.place(entry, problem.location)
+                location = (*entry.path, *problem.location)
+                problems.append(Problem(problem.code, problem.message, place, problem.severity, location))
+    return problems
+
+
+def _as_resource(entry: Entry, existing: Existing) -> Resource:
+    before = existing.by_identity.get(identity_of(entry))
+    if before is not None:
+        return before.with_spec({**before.spec, **entry.spec})
+    return Resource(entry.kind, Metadata(entry.metadata_name, ""), entry.spec)
 
 
 def _extractors(manifest: Manifest, existing: Existing, schemas: Mapping[str, KindSchema]) -> list[Problem]:

@@ -23,7 +23,8 @@ from mixpeek_operator.manifest.lint import ERROR, Advice, View, lint, response
 from mixpeek_operator.manifest.model import Manifest
 from mixpeek_operator.manifest.parse import parse_files
 from mixpeek_operator.manifest.plan import Plan, plan
-from mixpeek_operator.manifest.resolve import Existing, resolve
+from mixpeek_operator.manifest.registry import in_order
+from mixpeek_operator.manifest.resolve import Existing, Want, resolve
 from mixpeek_operator.manifest.secrets import missing, missing_names
 from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.text import MAX_BYTES, path_text
@@ -52,7 +53,10 @@ class _Checked:
 
 
 class ManifestService:
-    """Everything behind `/v1/manifest`. `seeds`, `acceptance` and `counts` need a data plane and may be absent."""
+    """Everything behind `/v1/manifest`. `seeds`, `acceptance` and `counts` need a data plane and may be absent.
+
+    `wants` holds each kind's own check of a declaration together with what it refers to.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class ManifestService:
         applier: Applier,
         clock: Clock,
         generator: Generator,
+        wants: Mapping[str, Want] | None = None,
         seeds: Seeds | None = None,
         acceptance: Acceptance | None = None,
         counts: Counts | None = None,
@@ -72,11 +77,12 @@ class ManifestService:
     ) -> None:
         self._store = store
         self._secrets = secrets
-        self._schemas = schemas
+        self._schemas = in_order(schemas)
         self._catalog = catalog
         self._applier = applier
         self._clock = clock
         self._generator = generator
+        self._wants = wants
         self._seeds = seeds
         self._acceptance = acceptance
         self._counts = counts
@@ -197,7 +203,7 @@ class ManifestService:
         def work() -> _Checked:
             manifest = self._parsed(files, values)
             existing = Existing(resources)
-            resolved = resolve(manifest, existing, self._schemas, self._catalog)
+            resolved = resolve(manifest, existing, self._schemas, self._catalog, self._wants)
             secret_problems = missing(manifest, secrets)
             problems = [*manifest.problems, *resolved.problems, *secret_problems]
             found = plan(manifest, resolved, existing, self._schemas) if not manifest.problems else Plan()

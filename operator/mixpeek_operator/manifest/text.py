@@ -78,14 +78,30 @@ class Source:
     problems: list[Problem] = field(default_factory=list)
     _nodes: list[yaml.Node | None] | None = field(default=None, repr=False)
 
-    def place(self, path: Sequence[str | int], *, document: int = 0, resource: str | None = None) -> Place:
-        """Return where `path` of a document is; the nearest parent that exists when it does not."""
+    def place(
+        self,
+        path: Sequence[str | int],
+        *,
+        document: int = 0,
+        resource: str | None = None,
+        through: Sequence[str] = (),
+    ) -> Place:
+        """Return where `path` of a document is; the nearest parent that exists when it does not.
+
+        `through` names keys that a path may leave out: what is not in a mapping is looked for below them.
+        """
         if self._nodes is None:
             self._nodes = _compose(self.text)
         node = self._nodes[document] if document < len(self._nodes) else None
         mark = node.start_mark if node is not None else None
         for part in path:
-            node, mark = _child(node, part, mark)
+            parent = node
+            node, mark = _child(parent, part, mark)
+            for wrapper in through if node is None else ():
+                inner, _ = _child(parent, wrapper, mark)
+                node, mark = _child(inner, part, mark)
+                if node is not None:
+                    break
             if node is None:
                 break
         text = path_text(path) or None

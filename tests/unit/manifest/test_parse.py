@@ -5,6 +5,7 @@ import itertools
 import pytest
 import yaml
 
+from mixpeek_operator.kinds import kinds
 from mixpeek_operator.manifest.parse import parse, parse_files
 from mixpeek_operator.manifest.plan import Action, plan
 from mixpeek_operator.manifest.registry import schemas
@@ -18,6 +19,23 @@ def _problems(text, catalog=None, **options):
 
 def test_a_good_manifest_has_no_problems(manifest, catalog):
     assert _problems(manifest, catalog) == []
+
+
+def test_a_feature_that_no_collection_writes_is_named(manifest, catalog):
+    wants = {name: kind.want for name, kind in kinds().items()}
+    body = yaml.safe_load(manifest.replace("/text_embedding", "/txt_embedding"))
+    stage = body["retrievers"][0]["stages"][0]
+    stage["config"] = {"stage_id": stage.pop("stage_id"), "parameters": stage.pop("parameters")}
+    text = yaml.safe_dump(body, sort_keys=False)
+
+    read = parse(text, schemas(), file="m.yaml")
+    problems = resolve(read, Existing(()), schemas(), catalog, wants).problems
+    good = parse(manifest, schemas())
+
+    assert len(problems) == 1 and "did you mean mixpeek://text_extractor@v1/text_embedding" in problems[0].message
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if "txt_embedding" in line)
+    assert problems[0].place.line == line
+    assert resolve(good, Existing(()), schemas(), catalog, wants).problems == []
 
 
 def _changed(old, new):
