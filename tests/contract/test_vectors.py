@@ -433,7 +433,7 @@ _INDEXES = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     documents=st.lists(_DOCUMENTS, min_size=1, max_size=6),
     filters=st.lists(_FILTERS, min_size=6, max_size=6),
@@ -442,8 +442,10 @@ _INDEXES = st.dictionaries(
 async def test_a_filter_means_the_same_in_the_store_and_in_python(
     store: VectorStore, documents: list[dict], filters: list[Filter], indexes: dict[str, str]
 ) -> None:
-    await store.delete_collection(NAME)
     await store.create_collection(NAME, {}, labels={})
+    await store.delete_by_filter(NAME, And(()))
+    for field in ("a", "b", "a.x"):
+        await store.delete_payload_index(NAME, field)
     for field, kind in indexes.items():
         await store.create_payload_index(NAME, field, kind)
     await store.upsert(NAME, [Point(pid(n), {}, document) for n, document in enumerate(documents)])

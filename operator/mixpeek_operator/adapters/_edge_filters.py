@@ -154,11 +154,16 @@ def edge_paths(field: str, arrays: Set[str]) -> list[str] | None:
         return None
     choices: list[list[str]] = []
     for index, key in enumerate(keys):
-        written = key if _PLAIN_KEY.fullmatch(key) else f'"{key}"'
+        written = written_key(key)
         last = index == len(keys) - 1
         choices.append([written, f"{written}[]"] if not last and ".".join(keys[: index + 1]) in arrays else [written])
     paths = [".".join(path) for path in itertools.product(*choices)]
     return paths if len(paths) <= _VARIANTS else None
+
+
+def written_key(key: str) -> str:
+    """Return a payload key as a part of an Edge path."""
+    return key if _PLAIN_KEY.fullmatch(key) else f'"{key}"'
 
 
 def object_arrays(payload: Any, prefix: str = "") -> set[str]:

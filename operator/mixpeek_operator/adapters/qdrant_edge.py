@@ -15,18 +15,16 @@ import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import qdrant_edge as edge
 
-from mixpeek_operator.adapters import _edge_filters, _edge_shard
+from mixpeek_operator.adapters import _edge_filters, _edge_reads, _edge_shard
 from mixpeek_operator.adapters._edge_shard import Shard, translate
-from mixpeek_operator.core import filter_values
-from mixpeek_operator.core.errors import BadRequestError, ConflictError, NotFoundError, SpecError, UnavailableError
-from mixpeek_operator.core.filters import Filter, matches
+from mixpeek_operator.core.errors import ConflictError, NotFoundError, SpecError, UnavailableError
+from mixpeek_operator.core.filters import Filter
 from mixpeek_operator.ports.vectors import (
     CollectionState,
     Hit,
@@ -45,7 +43,6 @@ _PAGE = 1000
 _TIES = 10_000
 _FLUSH_AFTER = 5000
 """Writes after which the log is folded into the segments, which bounds the time of the next start."""
-_FALLING = ("cosine", "dot")
 
 
 class QdrantEdgeVectors:
@@ -152,7 +149,7 @@ class QdrantEdgeVectors:
             shard = self._shard(collection)
             shard.learn_arrays(_edge_filters.object_arrays(dict(payload)))
             for part in _sliced(ids, _PAGE):
-                present = [record.id for record in _retrieve(shard, part, payload=False)]
+                present = [record.id for record in _edge_reads.retrieve(shard, part, payload=False)]
                 if present:
                     shard.update(edge.UpdateOperation.set_payload(present, dict(payload)))
                 await asyncio.sleep(0)
@@ -171,12 +168,14 @@ class QdrantEdgeVectors:
                 shard.update(edge.UpdateOperation.delete_points_by_filter(compiled.condition))
                 self._wrote(collection, shard, _PAGE)
             else:
-                await self._delete(collection, shard, [str(record.id) for record in _scan(shard, filter)])
+                await self._delete(
+                    collection, shard, [str(record.id) for record in _edge_reads.scan(shard, filter, only=())]
+                )
 
     async def get(self, collection: str, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
         shard = self._shard(collection)
-        found = {str(record.id): record for record in _retrieve(shard, ids, vectors=with_vectors)}
-        return [_point(shard, found[id]) for id in ids if id in found]
+        found = {str(record.id): record for record in _edge_reads.retrieve(shard, ids, vectors=with_vectors)}
+        return [_edge_reads.point(shard, found[id]) for id in ids if id in found]
 
     async def search(
         self, collection: str, searches: Sequence[Search], *, with_vectors: bool | Sequence[str] = False
@@ -193,9 +192,9 @@ class QdrantEdgeVectors:
                 continue
             key = id(search.filter)
             if key not in conditions:
-                conditions[key] = None if search.filter is None else _condition(shard, search.filter)
+                conditions[key] = None if search.filter is None else _edge_reads.condition(shard, search.filter)
             # One more than asked for shows whether equal scores stand on both sides of the limit.
-            requests.append(_request(shard, search, conditions[key], search.limit + 1, vectors))
+            requests.append(_edge_reads.request(shard, search, conditions[key], search.limit + 1, vectors))
             asked.append(index)
         results: list[list[Hit]] = [[] for _ in searches]
         try:
@@ -204,9 +203,9 @@ class QdrantEdgeVectors:
                 search = searches[index]
                 if len(answer) > search.limit and answer[-1].score == answer[-2].score:
                     many = search.limit + _TIES
-                    request = _request(shard, search, conditions[id(search.filter)], many, vectors)
+                    request = _edge_reads.request(shard, search, conditions[id(search.filter)], many, vectors)
                     answer = shard.edge.query_batch(edge.QueryBatchRequest([request]))[0]
-                results[index] = _hits(shard, search, answer)
+                results[index] = _edge_reads.hits(shard, search, answer)
         except Exception as error:
             raise translate(error) from error
         return results
@@ -223,19 +222,19 @@ class QdrantEdgeVectors:
     ) -> Page:
         shard = self._shard(collection)
         if order_by is not None:
-            return _ordered_page(shard, filter, limit, after, order_by, with_vectors)
+            return _edge_reads.ordered_page(shard, filter, limit, after, order_by, with_vectors)
         found: list[Point] = []
-        for record in _scan(shard, filter, after=after, page=limit + 1, vectors=with_vectors):
+        for record in _edge_reads.scan(shard, filter, after=after, page=limit + 1, vectors=with_vectors):
             if len(found) == limit:
                 return Page(found, str(record.id))
-            found.append(_point(shard, record))
+            found.append(_edge_reads.point(shard, record))
         return Page(found, None)
 
     async def count(self, collection: str, filter: Filter | None = None) -> int:
         shard = self._shard(collection)
         compiled = _edge_filters.compile_filter(filter, shard.meta.arrays)
         if not compiled.exact:
-            return sum(1 for _ in _scan(shard, filter))
+            return sum(1 for _ in _edge_reads.scan(shard, filter, only=()))
         try:
             return int(shard.edge.count(edge.CountRequest(exact=True, filter=compiled.condition)))
         except Exception as error:
@@ -245,7 +244,7 @@ class QdrantEdgeVectors:
         self, collection: str, field_name: str, *, filter: Filter | None = None, limit: int = 10
     ) -> list[tuple[Any, int]]:
         shard = self._shard(collection)
-        kind = _indexed(shard, field_name, "a facet")
+        kind = _edge_reads.indexed(shard, field_name, "a facet")
         compiled = _edge_filters.compile_filter(filter, shard.meta.arrays)
         paths = _edge_filters.edge_paths(field_name, shard.meta.arrays)
         if compiled.exact and kind in ("keyword", "uuid", "bool") and paths == [_index_path(field_name)]:
@@ -257,10 +256,10 @@ class QdrantEdgeVectors:
                 raise translate(error) from error
         else:
             counts: Counter[Any] = Counter()
-            for record in _scan(shard, filter):
-                counts.update(_scalars(record.payload, field_name))
+            for record in _edge_reads.scan(shard, filter, only=(field_name,)):
+                counts.update(_edge_reads.scalars(record.payload, field_name))
             counted = [(value, count) for (_, value), count in counts.items()]
-        counted.sort(key=lambda entry: (-entry[1], _rank(entry[0])))
+        counted.sort(key=lambda entry: (-entry[1], _edge_reads.rank(entry[0])))
         return counted[:limit]
 
     def can_push_down(self, filter: Filter) -> bool:
@@ -320,139 +319,6 @@ class QdrantEdgeVectors:
         return shard
 
 
-def _condition(shard: Shard, filter: Filter) -> Any:
-    compiled = _edge_filters.compile_filter(filter, shard.meta.arrays)
-    if compiled.exact:
-        return compiled.condition
-    return edge.Filter(must=[edge.HasIdCondition({record.id for record in _scan(shard, filter)})])
-
-
-def _request(shard: Shard, search: Search, condition: Any, limit: int, vectors: bool | list[str]) -> Any:
-    if isinstance(search.vector, SparseVector):
-        vector: Any = edge.SparseVector(list(search.vector.indices), list(search.vector.values))
-    else:
-        vector = list(search.vector)
-    threshold = search.score_threshold
-    if threshold is not None and not _similar(shard, search.vector_name):
-        threshold = 1 / threshold - 1 if threshold > 0 else None
-    return edge.QueryRequest(
-        limit=limit,
-        query=edge.Query.Nearest(vector, using=search.vector_name),
-        filter=condition,
-        score_threshold=threshold,
-        with_payload=True,
-        with_vector=vectors,
-        params=edge.SearchParams(exact=True) if search.exact else None,
-    )
-
-
-def _hits(shard: Shard, search: Search, answer: Iterable[Any]) -> list[Hit]:
-    similar = _similar(shard, search.vector_name)
-    hits = [
-        Hit(
-            str(one.id),
-            one.score if similar else 1 / (1 + abs(one.score)),
-            one.payload or {},
-            _read_vectors(shard, one.vector),
-        )
-        for one in answer
-    ]
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits[: search.limit]
-
-
-def _similar(shard: Shard, vector_name: str) -> bool:
-    """Whether Edge's score grows with similarity; a distance is turned to `1 / (1 + distance)`."""
-    params = shard.meta.vectors[vector_name]
-    return params.kind == "sparse" or params.distance in _FALLING
-
-
-def _retrieve(shard: Shard, ids: Sequence[str], *, payload: bool = True, vectors: bool = False) -> list[Any]:
-    try:
-        return list(shard.edge.retrieve(list(ids), with_payload=payload, with_vector=vectors))
-    except Exception as error:
-        raise translate(error) from error
-
-
-def _scan(
-    shard: Shard, filter: Filter | None, *, after: str | None = None, page: int = _PAGE, vectors: bool = False
-) -> Iterator[Any]:
-    """Yield every matching record in id order, from id `after` on."""
-    compiled = _edge_filters.compile_filter(filter, shard.meta.arrays)
-    offset: Any = after
-    while True:
-        try:
-            records, offset = shard.edge.scroll(
-                edge.ScrollRequest(
-                    offset=offset, limit=page, filter=compiled.condition, with_payload=True, with_vector=vectors
-                )
-            )
-        except ValueError as error:
-            raise BadRequestError(f"{after!r} does not continue a scroll") from error
-        except Exception as error:
-            raise translate(error) from error
-        for record in records:
-            if compiled.exact or matches(filter, record.payload or {}):
-                yield record
-        if offset is None:
-            return
-
-
-def _ordered_page(
-    shard: Shard, filter: Filter | None, limit: int, after: str | None, order_by: tuple[str, str], vectors: bool
-) -> Page:
-    name, direction = order_by
-    _indexed(shard, name, "an order")
-    falling = direction == "desc"
-    keyed: list[tuple[Any, str]] = []
-    for record in _scan(shard, filter):
-        ranks = [_rank(value) for _, value in _scalars(record.payload, name)]
-        if ranks:
-            keyed.append((max(ranks) if falling else min(ranks), str(record.id)))
-    keyed.sort(key=lambda pair: pair[1])
-    keyed.sort(key=lambda pair: pair[0], reverse=falling)
-    start = 0
-    if after is not None:
-        try:
-            rank, id = orjson.loads(after)
-            last = (tuple(rank), str(id))
-        except (orjson.JSONDecodeError, TypeError, ValueError) as error:
-            raise BadRequestError(f"{after!r} does not continue a scroll in this order") from error
-        # By value, not by position: points may have come and gone between two pages.
-        start = sum(1 for pair in keyed if _before(pair, last, falling) or pair == last)
-    chosen = keyed[start : start + limit]
-    found = {str(record.id): record for record in _retrieve(shard, [id for _, id in chosen], vectors=vectors)}
-    points = [_point(shard, found[id]) for _, id in chosen]
-    more = start + limit < len(keyed)
-    return Page(points, orjson.dumps([list(chosen[-1][0]), chosen[-1][1]]).decode() if more and chosen else None)
-
-
-def _before(pair: tuple[Any, str], last: tuple[Any, str], falling: bool) -> bool:
-    if pair[0] == last[0]:
-        return pair[1] < last[1]
-    return bool(pair[0] > last[0]) if falling else bool(pair[0] < last[0])
-
-
-def _scalars(payload: Mapping[str, Any] | None, field_name: str) -> set[tuple[str, Any]]:
-    """Return the distinct values of a field, each with its type, as `1` and `true` are equal in Python."""
-    values = filter_values.elements(filter_values.nodes(payload or {}, field_name))
-    return {(type(value).__name__, value) for value in values if isinstance(value, str | int | float)}
-
-
-def _rank(value: Any) -> tuple[int, Any]:
-    """An order over values of different types: numbers, then strings."""
-    if isinstance(value, str):
-        return (1, value)
-    return (0, float(value))
-
-
-def _indexed(shard: Shard, field_name: str, purpose: str) -> str:
-    kind = shard.meta.indexes.get(field_name)
-    if kind is None:
-        raise SpecError(f"{purpose} by {field_name!r} needs a payload index on it; add it to payload_indexes")
-    return kind
-
-
 def _check_vectors(shard: Shard, owner: str, vectors: Mapping[str, Vector]) -> None:
     known = shard.meta.vectors
     for name, vector in vectors.items():
@@ -481,22 +347,6 @@ def _written(vectors: Mapping[str, Vector]) -> dict[str, Any]:
         if isinstance(vector, SparseVector)
         else list(vector)
         for name, vector in vectors.items()
-    }
-
-
-def _point(shard: Shard, record: Any) -> Point:
-    return Point(str(record.id), _read_vectors(shard, record.vector), record.payload or {})
-
-
-def _read_vectors(shard: Shard, vectors: Any) -> dict[str, Vector]:
-    if not isinstance(vectors, dict):
-        return {}
-    return {
-        name: SparseVector(list(vector.indices), list(vector.values))
-        if isinstance(vector, edge.SparseVector)
-        else vector
-        for name, vector in vectors.items()
-        if name in shard.meta.vectors
     }
 
 
