@@ -7,17 +7,16 @@ place: a second pass that a valid file never pays for. The types of plain scalar
 
 from __future__ import annotations
 
-import gc
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from mixpeek_operator.core.errors import Place, Problem, TooLargeError
+from mixpeek_operator.manifest.positions import child, collector_paused, compose
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_NODES = 2_000_000
@@ -91,15 +90,15 @@ class Source:
         `through` names keys that a path may leave out: what is not in a mapping is looked for below them.
         """
         if self._nodes is None:
-            self._nodes = _compose(self.text)
+            self._nodes = compose(self.text)
         node = self._nodes[document] if document < len(self._nodes) else None
         mark = node.start_mark if node is not None else None
         for part in path:
             parent = node
-            node, mark = _child(parent, part, mark)
+            node, mark = child(parent, part, mark)
             for wrapper in through if node is None else ():
-                inner, _ = _child(parent, wrapper, mark)
-                node, mark = _child(inner, part, mark)
+                inner, _ = child(parent, wrapper, mark)
+                node, mark = child(inner, part, mark)
                 if node is not None:
                     break
             if node is None:
@@ -132,24 +131,11 @@ def read(text: str | bytes, *, file: str | None = None, max_bytes: int = MAX_BYT
             place = Place(file, raw.count(b"\n", 0, error.start) + 1)
             return Source("", file, problems=[Problem("not_text", message, place)])
     source = Source(text.removeprefix("\ufeff"), file)
-    with _collector_paused():
+    with collector_paused():
         if source.text.lstrip()[:1] in ("{", "[") and _read_json(source):
             return source
         _read_yaml(source)
     return source
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    # Thousands of live containers make each collection longer than the work between two of them, and nothing
-    # built here is cyclic.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _read_json(source: Source) -> bool:
@@ -390,40 +376,3 @@ class _Builder:
 
 def _tag_message(tag: str) -> str:
     return f"tag {tag.replace(_TAG, '!!')!r} is not allowed; a manifest holds plain values only"
-
-
-class _PositionLoader(yaml.CSafeLoader):
-    """Composes nodes without deciding their types, which only positions are read from."""
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
-        return f"{_TAG}str"
-
-    def descend_resolver(self, current_node: Any, current_index: Any) -> None:
-        return None
-
-    def ascend_resolver(self) -> None:
-        return None
-
-
-def _compose(text: str) -> list[yaml.Node | None]:
-    try:
-        with _collector_paused():
-            return list(yaml.compose_all(text, Loader=_PositionLoader))
-    except yaml.YAMLError:
-        return []  # JSON that YAML cannot read (tabs between tokens): problems are placed by path alone
-
-
-def _child(node: yaml.Node | None, part: str | int, mark: Any) -> tuple[yaml.Node | None, Any]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == part:
-                return value, key.start_mark
-        for key, value in node.value:
-            if key.value == "<<":
-                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    found, where = _child(merged, part, mark)
-                    if found is not None:
-                        return found, where
-    elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part].start_mark
-    return None, mark
