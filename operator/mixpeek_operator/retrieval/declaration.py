@@ -40,6 +40,13 @@ def declare(stage: Stage, body: Mapping[str, Any], index: int) -> tuple[Declared
     here: tuple[str | int, ...] = ("stages", index)
     if parameters is None:
         parameters = {}
+    if isinstance(parameters, Mapping):
+        # Clients write "absent" as null, as the text "null", or as their placeholder for a collection.
+        parameters = {
+            key: value
+            for key, value in parameters.items()
+            if value is not None and value != "null" and value != "{{COLLECTION_ID}}"
+        }
     if not isinstance(parameters, Mapping):
         problems.append(_problem("parameter_invalid", "parameters must be an object", (*here, "parameters")))
         return None, problems

@@ -12,6 +12,7 @@ from mixpeek_operator.core.errors import MixpeekError, NotFoundError
 from mixpeek_operator.core.filters import Filter, all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.ports.metadata import MetadataStore, Write
+from mixpeek_operator.retrieval import pagination
 
 TABLE: Final = "executions"
 _QUEUE: Final = 10_000
@@ -53,20 +54,27 @@ class History:
             self._writer = None
 
     async def find(self, namespace_id: str, retriever_id: str | None, query: ListQuery) -> ListPage:
-        """Return executions, newest first unless sorted; of one retriever, of ad hoc ones with None."""
+        """Return executions, newest first unless sorted; of one retriever, or of all with None.
+
+        Raises BadRequestError for a cursor of another list.
+        """
         await self.flush()
-        scope: Filter | None = equals("retriever_id", retriever_id or "")
+        scope: Filter | None = None if retriever_id is None else equals("retriever_id", retriever_id)
         condition = all_of(scope, query.filters)
+        same = pagination.query_hash([namespace_id, retriever_id, repr(query.filters), list(query.sort)])
+        offset = query.offset if query.cursor is None else pagination.decode(query.cursor, "list", same)["o"]
         records = await self._metadata.find(
             TABLE,
             namespace_id,
             filter=condition,
             sort=query.sort or (("created_at", "desc"),),
             limit=query.limit,
-            offset=query.offset,
+            offset=offset,
         )
         total = await self._metadata.count(TABLE, namespace_id, condition)
-        return ListPage([dict(record.body) for record in records], total, None)
+        end = offset + len(records)
+        cursor = pagination.encode({"o": end}, "list", same) if end < total and records else None
+        return ListPage([dict(record.body) for record in records], total, cursor)
 
     async def get(self, namespace_id: str, execution_id: str) -> dict[str, Any]:
         """Return one execution. Raises NotFoundError."""

@@ -202,26 +202,31 @@ class Pager:
         return f"{self._namespace_id}:scroll:{id}"
 
     def _encode(self, content: dict[str, Any]) -> str:
-        signed = {**content, "m": self._page.method, "q": self._query()}
-        return base64.urlsafe_b64encode(orjson.dumps(signed)).decode().rstrip("=")
+        return encode(content, self._page.method, self._query())
 
     def _decode(self, token: str) -> dict[str, Any]:
-        try:
-            content = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        except (ValueError, binascii.Error):
-            content = None
-        if (
-            not isinstance(content, dict)
-            or not isinstance(content.get("o"), int)
-            or isinstance(content["o"], bool)
-            or content["o"] < 0
-        ):
-            raise BadRequestError("this is no page token of this server", code="page_token_invalid")
-        if content.get("q") != self._query() or content.get("m") != self._page.method:
-            raise BadRequestError(
-                "this page token belongs to another query; start again without it", code="page_token_invalid"
-            )
-        return content
+        return decode(token, self._page.method, self._query())
+
+
+def encode(content: Mapping[str, Any], method: str, query: str) -> str:
+    """Return a page token: a position `o` and whatever else, bound to the method and the query."""
+    return base64.urlsafe_b64encode(orjson.dumps({**content, "m": method, "q": query})).decode().rstrip("=")
+
+
+def decode(token: str, method: str, query: str) -> dict[str, Any]:
+    """Return the content of a page token. Raises BadRequestError when it is none, or of another query."""
+    try:
+        content = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (ValueError, binascii.Error):
+        content = None
+    position = content.get("o") if isinstance(content, dict) else None
+    if content is None or not isinstance(position, int) or isinstance(position, bool) or position < 0:
+        raise BadRequestError("this is no page token of this server", code="page_token_invalid")
+    if content.get("q") != query or content.get("m") != method:
+        raise BadRequestError(
+            "this page token belongs to another query; start again without it", code="page_token_invalid"
+        )
+    return dict(content)
 
 
 def _after(documents: Documents, order: Order, marker: Mapping[str, Any]) -> int:

@@ -89,7 +89,7 @@ class Retrieval:
         return plan_of(pipeline, documents)
 
     async def executions(self, scope: Scope, identifier: str | None, query: ListQuery) -> ListPage:
-        """Summaries of a retriever's executions, newest first; of ad hoc ones without an identifier."""
+        """Summaries of a retriever's executions, newest first; of all, ad hoc ones too, without an identifier."""
         namespace = await self._namespace(scope)
         retriever_id = None
         if identifier is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mixpeek_operator.core.errors import NotFoundError, SpecError, UnavailableError
+from mixpeek_operator.core.errors import BadRequestError, NotFoundError, SpecError, UnavailableError
 from mixpeek_operator.core.filters import matches, parse
 from mixpeek_operator.core.listing import ListQuery
 from mixpeek_operator.core.scope import Scope
@@ -429,6 +429,14 @@ async def test_history_and_explain(world: Any) -> None:
     page = await world.retrieval.executions(world.scope, name, ListQuery())
     assert page.total == 4
     assert sorted(item["status"] for item in page.items) == ["completed"] * 3 + ["failed"]
+    first = await world.retrieval.executions(world.scope, None, ListQuery(limit=3))
+    rest = await world.retrieval.executions(world.scope, None, ListQuery(limit=3, cursor=first.next_cursor))
+    assert [item["execution_id"] for item in (*first.items, *rest.items)] == [
+        item["execution_id"] for item in page.items
+    ]
+    assert rest.next_cursor is None
+    with pytest.raises(BadRequestError, match="another query"):
+        await world.retrieval.executions(world.scope, name, ListQuery(limit=3, cursor=first.next_cursor))
     one = await world.retrieval.execution(world.scope, page.items[0]["execution_id"])
     assert one["retriever_id"] == "ret_r"
     before = len(world.inference.calls)
@@ -512,6 +520,13 @@ async def test_compiling_names_what_does_not_exist(world: Any) -> None:
     join = stage("document_enrich", target_collection_id="nowhere", source_field="a", target_field="b")
     with pytest.raises(SpecError, match="nowhere"):
         await world.run([by_vector(), join], {"inputs": {"vector": a_vector()}})
+
+
+def test_what_a_client_library_fills_in_is_no_mistake() -> None:
+    filled = stage("attribute_filter", field="metadata.status", natural_language="null", batch_size=100)
+    filled["parameters"]["conditions"] = {"AND": [{"field": "a", "value": 1}], "case_sensitive": False}
+    join = stage("document_enrich", retriever_id="r", target_collection_id="{{COLLECTION_ID}}", output_field="null")
+    assert StageRegistry().check_stages([filled, join], {}) == []
 
 
 def test_catalogue() -> None:

@@ -42,6 +42,19 @@ class Params(StageParams):
         """The compiled filter."""
         return self._filter
 
+    @model_validator(mode="before")
+    @classmethod
+    def _conditions_win(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if "natural_language" in values:
+            raise ValueError("natural_language needs a language model and is not available; write conditions")
+        values = {key: value for key, value in values.items() if key != "field_hints"}
+        if values.get("conditions") is not None and "value" not in values and "operator" not in values:
+            # A client library fills in a field of its own beside conditions.
+            values.pop("field", None)
+        return values
+
     @model_validator(mode="after")
     def _compile(self) -> Params:
         if (self.conditions is None) == (self.field is None):
