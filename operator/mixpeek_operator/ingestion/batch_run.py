@@ -300,6 +300,8 @@ class BatchRun:
         failed = {failure.source_id for failure, _ in failures}
         points, stale = self._documents(collection, last, segments, failed)
         await self._held.check()
+        self._collections.pop(collection.id, None)
+        await self._collection(collection.id)  # one deleted in the meantime gets no more documents
         if stale:
             await self._delete_below(collection, stale)
             ids = [point_id(collection.namespace_id, id) for id in stale]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.directory import BucketInfo, CollectionInfo, Directory
+from mixpeek_operator.core.directory import BucketInfo, Directory
 from mixpeek_operator.core.errors import ConflictError, NotFoundError, SpecError
-from mixpeek_operator.core.filters import Compare, Operator, all_of, equals, parse
+from mixpeek_operator.core.filters import Compare, Operator, all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion.batch_records import (
@@ -30,8 +30,9 @@ from mixpeek_operator.ingestion.objects import Objects
 from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
 from mixpeek_operator.ingestion.tasks import OPEN, TaskStatus, cancel_batch, render_task, task_record, task_write
 from mixpeek_operator.ingestion.tiers import plan
+from mixpeek_operator.ingestion.triggers import TriggerSources
 from mixpeek_operator.ports.metadata import MetadataStore, Record, Write
-from mixpeek_operator.ports.vectors import VectorStore, scroll_all
+from mixpeek_operator.ports.vectors import VectorStore
 
 _Ids = list[str]
 _TASK = "api_buckets_batches_process"
@@ -52,7 +53,7 @@ class Batches:
     ) -> None:
         """`on_submit` wakes a worker of this process; without it one finds the batch by polling."""
         self._metadata = metadata
-        self._vectors = vectors
+        self._triggers = TriggerSources(directory, objects, vectors)
         self._directory = directory
         self._objects = objects
         self._clock = clock
@@ -132,7 +133,7 @@ class Batches:
             if batch["status"] != "DRAFT":
                 raise ConflictError(f"batch {batch_id} is {batch['status']}; objects are added while it is DRAFT")
             present = await self._items(batch, 0)
-            new = await self._known(str(batch["namespace_id"]), str(batch["bucket_id"]), object_ids)
+            new = await self._objects.known_ids(str(batch["namespace_id"]), str(batch["bucket_id"]), object_ids)
             have = set(present)
             new = [id for id in new if id not in have]
             start = len(present)
@@ -291,19 +292,19 @@ class Batches:
         sources: list[str] = []
         items = 0
         tiers = 1
-        for source_id in await self._narrowed(info, options):
-            ids = await self._source_ids(info, source_id, options)
+        for source_id in await self._triggers.narrowed(info, options):
+            ids = await self._triggers.items(info, source_id, options)
             if not ids:
                 continue
             batch = new_batch(
                 organization=scope.organization,
                 namespace_id=info.namespace_id,
-                bucket_id=source_id if info.source_type == "bucket" else await self._root_bucket(info),
+                bucket_id=source_id if info.source_type == "bucket" else await self._triggers.root_bucket(info),
                 root=source_id,
                 type="BUCKET" if info.source_type == "bucket" else "COLLECTION",
                 now=self._now(),
             )
-            downstream = await self._downstream(info)
+            downstream = await self._triggers.downstream(info)
             batch |= {"dedup_strategy": strategy, "requested_collections": downstream}
             await self._insert(batch, ids)
             tasks.append(await self.submit(scope, None, str(batch["batch_id"])))
@@ -355,18 +356,10 @@ class Batches:
         if ids is not None:
             if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
                 raise SpecError("'object_ids' is a list of object ids", code="wrong_type")
-            return await self._known(info.namespace_id, info.id, ids)
+            return await self._objects.known_ids(info.namespace_id, info.id, ids)
         if body.get("filters"):
             return await self._objects.find_ids(info.namespace_id, info.id, body["filters"], body.get("limit"))
         return []
-
-    async def _known(self, namespace_id: str, bucket_id: str, ids: Sequence[str]) -> _Ids:
-        unique = list(dict.fromkeys(ids))
-        missing = await self._objects.missing_ids(namespace_id, bucket_id, unique)
-        if missing:
-            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            raise NotFoundError(f"not in this bucket: {shown}", details={"missing_object_ids": list(missing[:100])})
-        return unique
 
     async def _items(self, batch: Mapping[str, Any], number: int) -> _Ids:
         count = int(batch["item_count"] if number == 0 else batch["pass_items"])
@@ -451,42 +444,6 @@ class Batches:
             namespace_id = str(batch["namespace_id"])
             failures = await self._metadata.find(ITEMS, namespace_id, filter=filter, limit=SHOWN_FAILURES)
         return render_batch(batch, await self._items(batch, 0), [item.body for item in failures])
-
-    async def _narrowed(self, info: CollectionInfo, options: Mapping[str, Any]) -> Sequence[str]:
-        named = options.get("include_buckets" if info.source_type == "bucket" else "include_collections")
-        if not named:
-            return info.source_ids
-        lookup = self._directory.bucket if info.source_type == "bucket" else self._directory.collection
-        chosen = [(await lookup(info.namespace_id, str(item))).id for item in named]
-        foreign = [id for id in chosen if id not in info.source_ids]
-        if foreign:
-            raise SpecError(f"{', '.join(foreign)} does not feed collection {info.name!r}", code="not_a_source")
-        return chosen
-
-    async def _source_ids(self, info: CollectionInfo, source_id: str, options: Mapping[str, Any]) -> Sequence[str]:
-        filters = options.get("source_filters")
-        if info.source_type == "bucket":
-            if options.get("object_ids"):
-                return await self._known(info.namespace_id, source_id, options["object_ids"])
-            return await self._objects.find_ids(info.namespace_id, source_id, filters, None)
-        filter = all_of(equals("collection_id", source_id), parse(filters))
-        points = scroll_all(self._vectors, info.vector_collection, filter=filter)
-        return [str(point.payload["document_id"]) async for point in points]
-
-    async def _downstream(self, info: CollectionInfo) -> _Ids:
-        found = {info.id}
-        collections = await self._directory.collections(info.namespace_id)
-        for _ in collections:
-            found |= {item.id for item in collections if found & set(item.source_ids)}
-        return sorted(found)
-
-    async def _root_bucket(self, info: CollectionInfo) -> str:
-        """The bucket a collection's documents come from in the end; the first one when there are several."""
-        seen: set[str] = set()
-        while info.source_type != "bucket" and info.id not in seen:
-            seen.add(info.id)
-            info = await self._directory.collection(info.namespace_id, info.source_ids[0])
-        return info.source_ids[0]
 
 
 def _newest_first(query: ListQuery) -> ListQuery:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import BucketInfo, Directory
 from mixpeek_operator.core.errors import (
     AlreadyExistsError,
-    BadRequestError,
     ConflictError,
     MixpeekError,
     NotFoundError,
@@ -26,45 +21,18 @@ from mixpeek_operator.core.ids import derived, random
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion import aggregate as aggregation
-from mixpeek_operator.ingestion.blobs import BlobIntake, BlobRequest, StoredBlobs, blob_size, read_requests
+from mixpeek_operator.ingestion.blobs import BlobIntake, BlobRequest
 from mixpeek_operator.ingestion.derived import DerivedDocuments
+from mixpeek_operator.ingestion.object_records import OWN, Draft, identity_of, own_keys, policy_of, refusal, seal, split
 from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
-from mixpeek_operator.ingestion.schema import SYSTEM_FIELDS, validate
+from mixpeek_operator.ingestion.schema import validate
 from mixpeek_operator.ports.blobs import BlobStore
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 
 TABLE = "objects"
 MAX_BATCH = 10_000
-_OPTIONS = frozenset(
-    {
-        "blobs",
-        "canonicalize_source",
-        "consistency",
-        "document_count",
-        "edges",
-        "force_remirror",
-        "idempotency_key",
-        "key_prefix",
-        "metadata",
-        "skip_duplicates",
-        "source_details",
-    }
-)
-_OWN = _OPTIONS | SYSTEM_FIELDS
-_POLICIES = ("insert", "update", "upsert")
 _Outcomes = list[dict[str, Any] | MixpeekError | None]
 _Merged = tuple[dict[str, Any], list[BlobRequest]]
-
-
-@dataclass(slots=True)
-class _Draft:
-    """One object on its way into the store."""
-
-    id: str
-    body: dict[str, Any]
-    requests: list[BlobRequest]
-    unique: bool
-    stored: StoredBlobs | None = None
 
 
 class Objects:
@@ -93,7 +61,7 @@ class Objects:
         upsert) decides what an existing key means. Raises SpecError with everything that is wrong."""
         info = await self._directory.bucket(namespace_of(scope), bucket)
         draft = self._draft(info, body)
-        outcome = (await self._store(info, [draft], _policy(info, policy)))[0]
+        outcome = (await self._store(info, [draft], policy_of(info, policy)))[0]
         if isinstance(outcome, MixpeekError):
             raise outcome
         return _render(outcome)
@@ -105,8 +73,8 @@ class Objects:
         if len(bodies) > MAX_BATCH:
             raise SpecError(f"one call takes at most {MAX_BATCH} objects, got {len(bodies)}", code="too_many")
         info = await self._directory.bucket(namespace_of(scope), bucket)
-        chosen = _policy(info, policy)
-        drafts: list[_Draft] = []
+        chosen = policy_of(info, policy)
+        drafts: list[Draft] = []
         positions: list[int] = []
         failed: list[dict[str, Any]] = []
         for index, body in enumerate(bodies):
@@ -173,13 +141,13 @@ class Objects:
             old = {blob["property"]: blob for blob in record.body["blobs"]}
             replaced = {blob["property"] for blob in stored.blobs}
             changed["blobs"] = [blob for name, blob in old.items() if name not in replaced] + stored.blobs
-            _seal(changed)
+            seal(changed)
             try:
                 await self._metadata.put(TABLE, info.namespace_id, object_id, changed, if_version=record.version)
             except ConflictError:
                 await self._intake.discard(stored.written)
                 continue
-            await self._intake.discard(_own_keys([old[name] for name in replaced if name in old], object_id))
+            await self._intake.discard(own_keys([old[name] for name in replaced if name in old], object_id))
             return _render(changed)
         raise ConflictError(f"object {object_id} is being changed by others; try again")
 
@@ -243,14 +211,18 @@ class Objects:
                 break
         return found
 
-    async def missing_ids(self, namespace_id: str, bucket_id: str, ids: Sequence[str]) -> Sequence[str]:
-        """Return those of `ids` that are no objects of the bucket."""
+    async def known_ids(self, namespace_id: str, bucket_id: str, ids: Sequence[str]) -> Sequence[str]:
+        """Return ids without repetition. Raises NotFoundError naming those that are no objects of the bucket."""
+        unique = list(dict.fromkeys(ids))
         known: set[str] = set()
-        for start in range(0, len(ids), 1000):
-            chunk = list(ids[start : start + 1000])
-            records = await self._metadata.get_many(TABLE, namespace_id, chunk)
+        for start in range(0, len(unique), 1000):
+            records = await self._metadata.get_many(TABLE, namespace_id, unique[start : start + 1000])
             known |= {record.id for record in records if record.body["bucket_id"] == bucket_id}
-        return [id for id in ids if id not in known]
+        missing = [id for id in unique if id not in known]
+        if missing:
+            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            raise NotFoundError(f"not in this bucket: {shown}", details={"missing_object_ids": missing[:100]})
+        return unique
 
     async def _record(self, info: BucketInfo, object_id: str) -> Any:
         record = await self._metadata.get(TABLE, info.namespace_id, object_id)
@@ -258,14 +230,14 @@ class Objects:
             raise NotFoundError(f"bucket {info.name!r} has no object {object_id!r}")
         return record
 
-    def _draft(self, info: BucketInfo, body: Mapping[str, Any]) -> _Draft:
+    def _draft(self, info: BucketInfo, body: Mapping[str, Any]) -> Draft:
         problems: list[Problem] = []
-        fields, metadata, requests = _split(info, body, problems)
+        fields, metadata, requests = split(info, body, problems)
         kinds = {request.property: request.kind for request in requests}
         checked = validate(info.properties, fields, metadata=metadata, blob_properties=kinds)
         checked.problems[:0] = problems
         unique = bool(info.unique_key and info.unique_key.get("fields"))
-        identity = _identity(info, {**checked.metadata, **checked.fields}, checked.problems) if unique else ()
+        identity = identity_of(info, {**checked.metadata, **checked.fields}, checked.problems) if unique else ()
         checked.raise_for_problems()
         now = timestamp(self._clock.now())
         record: dict[str, Any] = dict(checked.fields)
@@ -289,10 +261,10 @@ class Objects:
             "updated_at": now,
             "_unique": list(identity),
         }
-        return _Draft(id, record, requests, unique or bool(key))
+        return Draft(id, record, requests, unique or bool(key))
 
     async def _store(
-        self, info: BucketInfo, drafts: Sequence[_Draft], policy: str
+        self, info: BucketInfo, drafts: Sequence[Draft], policy: str
     ) -> Sequence[dict[str, Any] | MixpeekError]:
         """Store drafts, one outcome each. Concurrent writers of the same key make this start over."""
         outcomes: _Outcomes = [None] * len(drafts)
@@ -313,7 +285,7 @@ class Objects:
                 continue
         raise ConflictError("objects with the same key are being written by others; try again")
 
-    async def _take_in(self, info: BucketInfo, draft: _Draft) -> MixpeekError | None:
+    async def _take_in(self, info: BucketInfo, draft: Draft) -> MixpeekError | None:
         try:
             draft.stored = await self._intake.store(info.namespace_id, info.id, draft.id, draft.requests)
         except MixpeekError as error:
@@ -324,7 +296,7 @@ class Objects:
     async def _write(
         self,
         info: BucketInfo,
-        drafts: Sequence[_Draft],
+        drafts: Sequence[Draft],
         policy: str,
         outcomes: _Outcomes,
     ) -> None:
@@ -338,15 +310,15 @@ class Objects:
             if outcomes[index] is not None:
                 continue
             old = bodies.get(draft.id) if draft.unique else None
-            error = _allowed(info, draft, old, policy)
+            error = refusal(info, draft, old, policy)
             if error is not None:
                 outcomes[index] = error
                 unwanted += draft.stored.written if draft.stored else []
                 continue
             if old is not None:
                 draft.body["created_at"] = old["created_at"]
-                unwanted += _own_keys(old["blobs"], draft.id) if draft.id in versions else []
-            _seal(draft.body)
+                unwanted += own_keys(old["blobs"], draft.id) if draft.id in versions else []
+            seal(draft.body)
             expected = versions.get(draft.id, 0) if draft.unique else None
             writes[draft.id] = Write(TABLE, info.namespace_id, draft.id, draft.body, expected)
             bodies[draft.id] = draft.body
@@ -356,8 +328,8 @@ class Objects:
 
     def _merged(self, info: BucketInfo, old: Mapping[str, Any], body: Mapping[str, Any]) -> _Merged:
         problems: list[Problem] = []
-        fields, metadata, requests = _split(info, body, problems)
-        before = {name: value for name, value in old.items() if name not in _OWN and not name.startswith("_")}
+        fields, metadata, requests = split(info, body, problems)
+        before = {name: value for name, value in old.items() if name not in OWN and not name.startswith("_")}
         merged = {name: value for name, value in {**before, **fields}.items() if value is not None}
         inner = {**(old.get("metadata") or {}), **metadata}
         inner = {name: value for name, value in inner.items() if value is not None}
@@ -366,14 +338,14 @@ class Objects:
         checked = validate(info.properties, merged, metadata=inner, blob_properties=kinds)
         checked.problems[:0] = problems
         if old.get("_unique"):
-            identity = _identity(info, {**checked.metadata, **checked.fields}, checked.problems)
+            identity = identity_of(info, {**checked.metadata, **checked.fields}, checked.problems)
             if list(identity) != old["_unique"]:
                 named = ", ".join((info.unique_key or {})["fields"])
                 checked.problems.append(
                     Problem("immutable", f"the unique key ({named}) cannot change; create another object")
                 )
         checked.raise_for_problems()
-        system = {name: value for name, value in old.items() if name in _OWN or name.startswith("_")}
+        system = {name: value for name, value in old.items() if name in OWN or name.startswith("_")}
         record = {**checked.fields, **system, "updated_at": timestamp(self._clock.now())}
         record.pop("metadata", None)
         if checked.metadata:
@@ -381,96 +353,6 @@ class Objects:
         if body.get("key_prefix") is not None:
             record["key_prefix"] = body["key_prefix"]
         return record, requests
-
-
-def _split(
-    info: BucketInfo, body: Mapping[str, Any], problems: list[Problem]
-) -> tuple[dict[str, Any], dict[str, Any], list[BlobRequest]]:
-    """Part a body into user fields, metadata and blobs.
-
-    A file-typed property given at the root is a blob. A property that carries a system name lives in metadata,
-    where it cannot hide the system's value.
-    """
-    raw = body.get("metadata")
-    metadata: dict[str, Any] = {}
-    own = dict(body)
-    if "metadata" in info.properties and not isinstance(raw, Mapping | None):
-        problems.append(Problem("wrong_type", f"'metadata' must be an object, got {type(raw).__name__}"))
-    elif isinstance(raw, Mapping):
-        metadata = dict(raw)
-    elif raw is not None:
-        problems.append(Problem("wrong_type", f"'metadata' must be an object, got {type(raw).__name__}"))
-    entries = list(own["blobs"]) if isinstance(own.get("blobs"), list) else own.get("blobs")
-    fields: dict[str, Any] = {}
-    for name, value in own.items():
-        declared = str(info.properties.get(name, {}).get("type", ""))
-        if declared in ("image", "audio", "video", "pdf", "excel") and isinstance(value, str):
-            entries = [*(entries or []), {"property": name, "type": declared, "data": value}]
-        elif name in _OWN:
-            if name in info.properties and name in SYSTEM_FIELDS:
-                metadata.setdefault(name, value)
-        elif name.startswith("_"):
-            problems.append(Problem("unknown_property", f"{name!r}: names that begin with _ are reserved"))
-        else:
-            fields[name] = value
-    return fields, metadata, read_requests(entries, info, problems)
-
-
-def _identity(info: BucketInfo, values: Mapping[str, Any], problems: list[Problem]) -> tuple[str, ...]:
-    parts = []
-    for name in sorted((info.unique_key or {})["fields"]):
-        value = values.get(name)
-        if value is None or value == "" or isinstance(value, list | Mapping):
-            message = f"{name!r} is part of the bucket's unique key and needs a single value"
-            problems.append(Problem("missing", message, location=(name,)))
-        parts.append(f"{name}={orjson.dumps(value, default=str).decode()}")
-    return tuple(parts)
-
-
-def _policy(info: BucketInfo, policy: str | None) -> str:
-    chosen = policy or (info.unique_key or {}).get("default_policy") or "upsert"
-    if chosen not in _POLICIES:
-        raise BadRequestError(f"policy {chosen!r} is unknown; use one of {', '.join(_POLICIES)}")
-    return str(chosen)
-
-
-def _allowed(info: BucketInfo, draft: _Draft, old: Mapping[str, Any] | None, policy: str) -> MixpeekError | None:
-    identity = draft.body["_unique"]
-    if old is not None and old["_unique"] != identity:
-        return ConflictError(f"object {draft.id} stands for another key; change one of the key's values")
-    if not identity:
-        return None
-    if old is not None and policy == "insert":
-        return AlreadyExistsError(f"bucket {info.name!r} has an object with {', '.join(identity)}: {draft.id}")
-    if old is None and policy == "update":
-        return NotFoundError(f"bucket {info.name!r} has no object with {', '.join(identity)}")
-    return None
-
-
-def _seal(body: dict[str, Any]) -> None:
-    """Stamp a record with the hash of what a document can be made of, and with its size."""
-    content: dict[str, Any] = {
-        name: value
-        for name, value in body.items()
-        if name == "metadata" or (name not in _OWN and not name.startswith("_"))
-    }
-    content["blobs"] = [
-        [
-            blob["property"],
-            (blob.get("details") or {}).get("hash") or blob["properties"].get("data"),
-            blob.get("metadata"),
-        ]
-        for blob in body["blobs"]
-    ]
-    packed = orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
-    body["_hash"] = hashlib.sha256(packed).hexdigest()[:32]
-    body["_size"] = len(packed) + blob_size(body["blobs"])
-
-
-def _own_keys(blobs: Sequence[Mapping[str, Any]], object_id: str) -> Sequence[str]:
-    """Files that belong to this object alone; an upload's file belongs to the upload."""
-    keys = [str(blob["properties"].get("key", "")) for blob in blobs]
-    return [key for key in keys if f"/{object_id}/" in key]
 
 
 def _failure(index: int, error: MixpeekError) -> dict[str, Any]:

@@ -130,6 +130,8 @@ def _fill(properties: Mapping[str, Mapping[str, Any]], checked: Checked, blobs: 
     for name, declared in properties.items():
         if checked.fields.get(name) is not None or checked.metadata.get(name) is not None or name in blobs:
             continue
+        if name == "metadata" and checked.metadata:
+            continue
         default = declared.get("default")
         if default is not None:
             checked.fields[name] = default

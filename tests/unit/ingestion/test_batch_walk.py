@@ -16,6 +16,8 @@ from mixpeek_operator.core.errors import (
     SpecError,
     UnavailableError,
 )
+from mixpeek_operator.core.listing import ListQuery
+from mixpeek_operator.core.scope import Scope
 
 
 async def test_two_tiers_with_lineage(world: Any) -> None:
@@ -341,3 +343,50 @@ async def test_a_slow_block_keeps_its_lease(world: Any) -> None:
     await asyncio.gather(*running)
     assert world.runner.rows == ids
     assert (await world.batches.get(world.scope, bucket.id, batch_id))["status"] == "COMPLETED"
+
+
+async def test_a_collection_deleted_while_its_batch_runs_gets_no_more_documents(world: Any) -> None:
+    bucket = world.bucket()
+    world.directory.add("chunks", bucket.id)
+    ids = await world.fill(bucket.id, [f"text {number}" for number in range(80)])
+    batch_id = await world.submit(bucket.id, ids)
+    blocks = 0
+
+    async def delete_in_the_third() -> None:
+        nonlocal blocks
+        blocks += 1
+        if blocks == 3:
+            world.directory.kept.clear()
+
+    world.runner.before = delete_in_the_third
+    await world.worker().run_until_idle()
+    batch = await world.batches.get(world.scope, bucket.id, batch_id)
+    assert batch["status"] == "FAILED" and "was deleted" in batch["failure_reason"]
+    assert len(world.stored("col_chunks")) < 48
+
+
+async def test_tasks_are_listed_per_organization_and_stop_their_batch(world: Any) -> None:
+    bucket = world.bucket()
+    world.directory.add("chunks", bucket.id)
+    ids = await world.fill(bucket.id, ["one"])
+    batch_id = await world.submit(bucket.id, ids)
+    everywhere = Scope(world.scope.organization)
+    page = await world.tasks.list(everywhere, ListQuery(include_total=True), status="PENDING")
+    assert page.total == 1 and page.items[0]["additional_data"]["batch_id"] == batch_id
+    assert (await world.tasks.list(Scope("int_other"), ListQuery())).items == []
+    task_id = page.items[0]["task_id"]
+    assert await world.tasks.cancel(everywhere, task_id)
+    assert not await world.tasks.cancel(everywhere, task_id)
+    assert not await world.tasks.cancel(everywhere, "task_none")
+    assert (await world.batches.get(world.scope, None, batch_id))["status"] == "CANCELED"
+    assert (await world.tasks.get(everywhere, task_id))["status"] == "CANCELED"
+    assert await world.worker().run_until_idle() == 0
+    with pytest.raises(SpecError, match="unknown status"):
+        await world.tasks.list(everywhere, ListQuery(), status="DONE")
+    listed = await world.batches.list(world.scope, bucket.id, ListQuery(limit=5), status="CANCELED")
+    assert [item["batch_id"] for item in listed.items] == [batch_id]
+    logs = await world.batches.logs(world.scope, bucket.id, batch_id)
+    assert logs["tiers"][0]["tier_num"] == 0
+    assert (await world.batches.delete(world.scope, bucket.id, batch_id))["success"]
+    with pytest.raises(NotFoundError):
+        await world.batches.get(world.scope, bucket.id, batch_id)

@@ -75,6 +75,8 @@ def test_required_default_unknown_enum_and_nesting() -> None:
     inside = validate(properties, {}, metadata={"title": "x", "free": 1}, blob_properties={"clip": None})
     assert inside.problems == [] and inside.metadata["free"] == 1
     assert validate({}, {"anything": object}).problems == []
+    own = {"metadata": {"type": "object", "required": True}}
+    assert validate(own, {}, metadata={"a": 1}).problems == [] and len(validate(own, {}).problems) == 1
 
 
 values = st.recursive(
