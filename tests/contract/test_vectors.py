@@ -93,6 +93,34 @@ async def test_a_name_never_leaves_the_store(store: VectorStore, name: str) -> N
         await store.create_collection(name, VECTORS, labels={})
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("~", VectorParams("sparse")),
+        ("", VectorParams("dense", 2)),
+        ("x", VectorParams("dense")),
+        ("x", VectorParams("dense", 2, "cosinus")),
+        ("x", VectorParams("sparse", modifier="tf")),
+        ("x", VectorParams("thick", 2)),
+    ],
+)
+async def test_vectors_that_cannot_be_made(store: VectorStore, name: str, params: VectorParams) -> None:
+    with pytest.raises(SpecError):
+        await store.create_collection(NAME, {name: params}, labels={})
+    assert await store.list_collections() == []
+    await store.create_collection(NAME, VECTORS, labels={})
+    with pytest.raises(SpecError):
+        await store.add_vector(NAME, name, params)
+
+
+async def test_what_a_payload_cannot_hold(filled: VectorStore) -> None:
+    for point_id, payload in ((pid(1), {"a": object()}), ("no uuid", {})):
+        with pytest.raises(SpecError):
+            await filled.upsert(NAME, [Point(point_id, {}, payload)])
+    (found,) = await filled.get(NAME, [pid(1)])
+    assert found.payload["n"] == 1
+
+
 async def test_unknown_collection(store: VectorStore) -> None:
     for call in (
         store.upsert(NAME, [point(0)]),

@@ -69,6 +69,8 @@ _INDEXES = {
 
 def translate(error: BaseException) -> MixpeekError:
     """Return our error for one that the Edge binding raised (it knows ValueError, TypeError and Exception)."""
+    if isinstance(error, MixpeekError):
+        return error
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, OSError):
         return UnavailableError(f"vector store: {text}")

@@ -274,9 +274,9 @@ class QdrantEdgeVectors:
         async with self._lock(collection):
             await asyncio.to_thread(_edge_shard.restore, directory, source)
             before = self._open.pop(collection, None)
-            self._shard(collection)
             if before is not None:
-                before.edge.close()
+                before.close()
+            self._shard(collection)
 
     async def health(self) -> None:
         try:
