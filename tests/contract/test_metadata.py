@@ -50,6 +50,15 @@ async def test_tables_and_namespaces_do_not_meet(store: MetadataStore) -> None:
     assert await store.get_many("objects", "ns_a", ["1"]) == []
 
 
+async def test_total_counts_and_sums_what_matches(store: MetadataStore) -> None:
+    for id, bucket, size in (("1", "a", 10), ("2", "a", 2.5), ("3", "b", 100), ("4", "a", None)):
+        await store.put("objects", "n", id, {"bucket_id": bucket, "_size": size, "tag": [bucket]})
+    assert await store.total("objects", "n", "_size", equals("bucket_id", "a")) == (3, 12.5)
+    assert await store.total("objects", "n", "_size", equals("tag", "b")) == (1, 100)
+    assert await store.total("objects", "n", "_size") == (4, 112.5)
+    assert await store.total("objects", "other", "_size") == (0, 0)
+
+
 async def test_optimistic_concurrency(store: MetadataStore) -> None:
     await store.put("t", "n", "1", {}, if_version=0)
     with pytest.raises(AlreadyExistsError):

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from mixpeek_operator.adapters._sqlite import Database
-from mixpeek_operator.adapters._sqlite_filters import Sql, compile_filter
+from mixpeek_operator.adapters._sqlite_filters import Sql, compile_filter, json_path
 from mixpeek_operator.core import filter_values
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError
 from mixpeek_operator.core.filters import Filter, fields, matches
@@ -40,6 +40,8 @@ _COLUMNS = frozenset({"state", "bucket_id", "batch_id"})
 # A record whose indexed field holds something else than one string (a user's field of the same name, say).
 _IRREGULAR = " OR ".join(f"json_type(body, '$.{name}') NOT IN ('text','null')" for name in sorted(_COLUMNS))
 _SCHEMA_2 = f"CREATE INDEX records_irregular ON records (namespace_id, collection) WHERE {_IRREGULAR}"
+# How many objects a bucket holds, and of how many bytes, without reading them.
+_SCHEMA_3 = "CREATE INDEX records_size ON records (namespace_id, collection, bucket_id, json_extract(body, '$._size'))"
 _PAGE = 500
 
 
@@ -47,7 +49,7 @@ class SqliteMetadata:
     """Records in `path`; see ports.metadata.MetadataStore."""
 
     def __init__(self, path: Path) -> None:
-        self._db = Database(path, (_SCHEMA, _SCHEMA_2))
+        self._db = Database(path, (_SCHEMA, _SCHEMA_2, _SCHEMA_3))
 
     async def get(self, table: str, namespace_id: str, id: str) -> Record | None:
         return await self._db.read(lambda c: _get(c, table, namespace_id, id))
@@ -142,6 +144,22 @@ class SqliteMetadata:
 
         return await self._db.read(work)
 
+    async def total(self, table: str, namespace_id: str, field: str, filter: Filter | None = None) -> tuple[int, float]:
+        def work(connection: sqlite3.Connection) -> tuple[int, float]:
+            compiled = _compiled(connection, table, namespace_id, filter)
+            path = json_path(field)
+            if not compiled.exact or path is None:
+                found = [record.body.get(field) for record in _scan(connection, table, namespace_id, filter)]
+                return len(found), float(sum(value for value in found if _is_number(value)))
+            count, total = connection.execute(
+                f"SELECT count(*), total(json_extract(body, '{path}')) FROM records "  # noqa: S608
+                f"WHERE namespace_id=? AND collection=? AND {compiled.sql}",
+                (namespace_id, table, *compiled.values),
+            ).fetchone()
+            return int(count), float(total)
+
+        return await self._db.read(work)
+
     async def transact(self, writes: Sequence[Write]) -> list[Record | None]:
         encoded = [(write, None if write.body is None else orjson.dumps(write.body).decode()) for write in writes]
 
@@ -188,6 +206,10 @@ def _compiled(connection: sqlite3.Connection, table: str, namespace_id: str, fil
         (namespace_id, table),
     ).fetchone()
     return compiled if irregular is None else compile_filter(filter, frozenset())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _get(connection: sqlite3.Connection, table: str, namespace_id: str, id: str) -> Record | None:

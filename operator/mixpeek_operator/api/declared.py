@@ -1,20 +1,26 @@
-"""What an answer about a declared resource needs beyond its declaration: ids for names, and counts."""
+"""Answers about declared resources: ids for names, counts, and pages of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core import refs
 from mixpeek_operator.core.errors import NotFoundError
-from mixpeek_operator.core.filters import equals
+from mixpeek_operator.core.filters import equals, matches
+from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import Facts, RestView
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.ingestion.paging import seal, unseal
 
 
-async def facts_of(services: Services, scope: Scope, kind: str, view: RestView, resource: Resource) -> Facts:
-    """Gather the facts that `view.render` uses for one resource."""
+async def facts_of(
+    services: Services, scope: Scope, kind: str, view: RestView, resource: Resource, *, counted: bool = True
+) -> Facts:
+    """Gather the facts that `view.render` uses for one resource; without `counted` the counts are left out."""
     spec = await with_ids(services, scope, kind, resource)
     namespace_id = resource.id if kind == "Namespace" else scope.namespace_id
     collection = None
@@ -24,7 +30,7 @@ async def facts_of(services: Services, scope: Scope, kind: str, view: RestView, 
         except NotFoundError:
             # Not reconciled yet: the declaration can be shown, its features cannot.
             collection = None
-    counts = await _counts(services, scope, kind, view, resource, namespace_id)
+    counts = await _counts(services, scope, kind, view, resource, namespace_id) if counted else {}
     return Facts(spec=spec, namespace_id=namespace_id, catalog=services.catalog, counts=counts, collection=collection)
 
 
@@ -69,3 +75,36 @@ async def _documents(services: Services, namespace_id: str, collection_id: str |
     except NotFoundError:
         return 0
     return counted
+
+
+def page_of(items: list[tuple[dict[str, Any], Resource]], query: ListQuery, *, name_of: str, scope: str) -> ListPage:
+    """Return one page of (answer, resource) pairs that are all in memory: searched, filtered, sorted, cut.
+
+    `name_of` is the field of an answer that holds its name; `scope` says what is listed, so that a cursor of
+    another list is refused.
+    """
+    position = unseal(query, scope)
+    if query.search:
+        wanted = query.search.lower()
+        items = [item for item in items if _mentions(item[0], name_of, wanted)]
+    if query.filters is not None:
+        items = [item for item in items if matches(query.filters, item[0])]
+    for field, direction in reversed(query.sort):
+        present = [item for item in items if item[0].get(field) is not None]
+        missing = [item for item in items if item[0].get(field) is None]
+        items = sorted(present, key=partial(_place, field), reverse=direction == "desc") + missing
+    start = int(position["offset"]) if position else query.offset
+    end = start + query.limit
+    more = seal(query, scope, {"offset": end}) if end < len(items) else None
+    return ListPage(items[start:end], len(items), more)
+
+
+def _mentions(answer: Mapping[str, Any], name_of: str, wanted: str) -> bool:
+    ids = [str(value) for key, value in answer.items() if key.endswith("_id")]
+    texts = [str(answer.get(name_of) or ""), str(answer.get("description") or ""), *ids]
+    return any(wanted in text.lower() for text in texts)
+
+
+def _place(field: str, item: tuple[Mapping[str, Any], Resource]) -> tuple[int, Any]:
+    value = item[0][field]
+    return (0, value) if isinstance(value, int | float) else (1, str(value))

@@ -38,6 +38,8 @@ class RestView:
     """Keys of a create or update body that the wire has and a declaration has not."""
     counted: tuple[str, ...] = ()
     """Names of the counts that `render` uses."""
+    cloned: bool = False
+    """Whether `POST …/clone` makes a copy under another name."""
 
 
 def times(resource: Resource) -> dict[str, Any]:

@@ -1,22 +1,23 @@
-"""Declared resources over REST: create, read, list, change and delete, the same for every kind.
+"""Declared resources over REST: create, read, list, change, copy and delete, the same for every kind.
 
 Annotations are evaluated here, as the scope a handler asks for depends on the kind.
 """
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from mixpeek_operator.api import bodies, lists, scope
-from mixpeek_operator.api.declared import facts_of
+from mixpeek_operator.api.declared import facts_of, page_of
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
-from mixpeek_operator.core.errors import ConflictError, SpecError, UnavailableError
-from mixpeek_operator.core.filters import matches
+from mixpeek_operator.core.errors import ConflictError, NotFoundError, Problem, SpecError, UnavailableError
+from mixpeek_operator.core.filters import fields
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import RestView
@@ -24,6 +25,7 @@ from mixpeek_operator.core.scope import Scope
 
 SETTLE_S = 60.0
 """Longest wait of a create or update for the engine; the declaration stands either way."""
+_NAMESPACE_ID = re.compile(r"ns_[a-z0-9]{10}")
 
 
 def views(kinds: Mapping[str, Any]) -> dict[str, RestView]:
@@ -53,7 +55,8 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
     tags: list[Any] = [view.tag]
 
     async def create(where: Where, body: bodies.JsonObject) -> Json:
-        made = await services.resources.create(where, kind, declaration(view, body))
+        spec = declaration(where, view, body)
+        made = await services.resources.create(where, kind, spec, id=_taken_over(kind, spec))
         return Json(await shown(where, await settled(services, made)))
 
     async def read(where: Where, request: Request) -> Json:
@@ -61,7 +64,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         return Json(await shown(where, await services.resources.get(where, kind, identifier)))
 
     async def change(where: Where, request: Request, body: bodies.JsonObject) -> Json:
-        patch = declaration(view, body)
+        patch = declaration(where, view, body)
         if not patch:
             raise SpecError("the body changes nothing; send at least one field", code="empty_update")
         changed = await services.resources.update(where, kind, request.path_params[view.parameter], patch)
@@ -83,14 +86,30 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
             )
         return Json({"success": True, "message": f"{noun} {resource.name!r} was deleted"})
 
+    async def clone(where: Where, request: Request, body: bodies.JsonObject) -> Json:
+        changes = declaration(where, view, body)
+        name = changes.pop(f"{noun}_name", None) or changes.pop("name", None)
+        if name is None:
+            problem = Problem("missing_field", "name the copy", location=("body", f"{noun}_name"))
+            raise SpecError.of([problem])
+        source = await services.resources.get(where, kind, request.path_params[view.parameter])
+        made = await services.resources.create(where, kind, {**source.spec, **changes, "name": name})
+        answer = await shown(where, await settled(services, made))
+        return Json({noun: answer, f"source_{noun}_id": source.id})
+
     async def listing(where: Where, query: Query) -> Json:
         found = await services.resources.find(where, kind)
-        answers = [await shown(where, item) for item in found]
-        page = page_of(answers, query, name_of=lambda item: str(item.get(f"{noun}_name", "")))
-        return Json({**lists.envelope(page, query), "total": page.total})
+        # Counting is done for the page alone, unless it decides what is on the page.
+        deciding = fields(query.filters) | {field for field, _ in query.sort}
+        counted = not deciding.isdisjoint(view.counted)
+        items = [(await shown(where, item, counted=counted), item) for item in found]
+        page = page_of(items, query, name_of=f"{noun}_name", scope=f"{where.namespace_id}/{view.path}")
+        answers = [await shown(where, item) for _, item in page.items] if view.counted else [a for a, _ in page.items]
+        answered = ListPage(answers, page.total, page.next_cursor)
+        return Json({**lists.envelope(answered, query), "total": page.total})
 
-    async def shown(where: Scope, resource: Resource) -> dict[str, Any]:
-        return view.render(resource, await facts_of(services, where, kind, view, resource))
+    async def shown(where: Scope, resource: Resource, *, counted: bool = True) -> dict[str, Any]:
+        return view.render(resource, await facts_of(services, where, kind, view, resource, counted=counted))
 
     plural = view.path.rsplit("/", 1)[-1]
     routes.post(view.path, tags=tags, operation_id=f"create_{noun}", summary=f"Create a {noun}")(create)
@@ -100,12 +119,38 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
     routes.patch(one, tags=tags, operation_id=f"patch_{noun}", summary=f"Change a {noun}")(change)
     if kind in ("Namespace", "Bucket"):
         routes.put(one, tags=tags, operation_id=f"update_{noun}", summary=f"Change a {noun}")(change)
+    if view.cloned:
+        summary = f"Copy a {noun} under another name"
+        routes.post(f"{one}/clone", tags=tags, operation_id=f"clone_{noun}", summary=summary)(clone)
     routes.delete(one, tags=tags, operation_id=f"delete_{noun}", summary=f"Delete a {noun} and its data")(delete)
 
 
-def declaration(view: RestView, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a request body that declares something; null means "not said"."""
-    return {key: value for key, value in body.items() if key not in view.ignored and value is not None}
+def declaration(where: Scope, view: RestView, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a request body that declares something; null means "not said".
+
+    Some clients repeat the namespace in the body: it must be the request's own, else NotFoundError.
+    """
+    declared = {key: value for key, value in body.items() if key not in view.ignored and value is not None}
+    if where.namespace_id is None:
+        return declared
+    for key in ("namespace_id", "namespace"):
+        named = declared.pop(key, None)
+        if named is not None and named not in (where.namespace_id, where.namespace):
+            raise NotFoundError(f"this request is about namespace {where.namespace!r}; the body names {named!r}")
+    return declared
+
+
+def _taken_over(kind: str, spec: dict[str, Any]) -> str | None:
+    """Take `namespace_id` out of a namespace's declaration: an id to keep, or the name once more."""
+    if kind != "Namespace" or "namespace_id" not in spec:
+        return None
+    given = spec.pop("namespace_id")
+    if isinstance(given, str) and _NAMESPACE_ID.fullmatch(given):
+        return given
+    if given in (spec.get("namespace_name"), spec.get("name")):
+        return None
+    message = "an id is ns_ and ten of a-z and 0-9; leave it out and one is made"
+    raise SpecError.of([Problem("invalid_value", message, location=("body", "namespace_id"))])
 
 
 async def settled(services: Services, resource: Resource) -> Resource:
@@ -117,30 +162,6 @@ async def settled(services: Services, resource: Resource) -> Resource:
         if condition.get("type") == "Synced" and condition.get("reason") == "BackendUnavailable":
             raise UnavailableError(str(condition.get("message")))
     return found
-
-
-def page_of(items: list[dict[str, Any]], query: ListQuery, *, name_of: Any) -> ListPage:
-    """Return one page of items that are all in memory: searched, filtered, sorted, cut."""
-    if query.search:
-        wanted = query.search.lower()
-        items = [
-            item
-            for item in items
-            if wanted in name_of(item).lower()
-            or wanted in str(item.get("description") or "").lower()
-            or any(wanted in str(value).lower() for key, value in item.items() if key.endswith("_id"))
-        ]
-    if query.filters is not None:
-        items = [item for item in items if matches(query.filters, item)]
-    for field, direction in reversed(query.sort):
-        present = [item for item in items if item.get(field) is not None]
-        missing = [item for item in items if item.get(field) is None]
-        items = sorted(present, key=lambda item: str(item[field]), reverse=direction == "desc") + missing
-    start = int(query.cursor) if query.cursor and query.cursor.isdigit() else query.offset
-    if query.cursor and not query.cursor.isdigit():
-        raise SpecError("the cursor does not belong to this list", code="invalid_cursor")
-    end = start + query.limit
-    return ListPage(items[start:end], len(items), str(end) if end < len(items) else None)
 
 
 def _why(resource: Resource) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends
 
@@ -54,20 +54,6 @@ def _execute(routes: Routes, services: Services) -> None:
     for path, operation in ((f"{ONE}/execute/explain", "explain_execution"), (f"{ONE}/explain", "explain_retriever")):
         summary = "How a retriever would run; runs nothing"
         routes.post(path, operation_id=operation, summary=summary, permission="read")(explained)
-
-    @routes.post(f"{ONE}/clone", summary="Copy a retriever under another name")
-    async def clone_retriever(where: Namespaced, retriever_id: str, body: JsonObject) -> Json:
-        from mixpeek_operator.api.declared import facts_of
-        from mixpeek_operator.api.routes.kinds import settled
-        from mixpeek_operator.kinds.retriever.rest import REST
-
-        source = await services.resources.get(where, "Retriever", retriever_id)
-        changes: dict[str, Any] = {key: value for key, value in body.items() if value is not None}
-        name = changes.pop("retriever_name", None) or f"{source.name}_copy"
-        made = await services.resources.create(where, "Retriever", {**source.spec, **changes, "name": name})
-        made = await settled(services, made)
-        shown = REST.render(made, await facts_of(services, where, "Retriever", REST, made))
-        return Json({"retriever": shown, "source_retriever_id": source.id})
 
 
 def _history(routes: Routes, services: Services) -> None:

@@ -8,11 +8,14 @@ from mixpeek_operator.core.directory import Feature
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import Facts, RestView, extractor_id, times, vector_index
 
+_PASSTHROUGH = {"feature_extractor_name": "passthrough_extractor", "version": "v1"}
+"""What a collection without an extractor uses."""
+
 
 def render(resource: Resource, facts: Facts) -> dict[str, Any]:
     """Return the wire's CollectionResponse; schema and vectors are known before the first document."""
     spec = facts.spec
-    use = dict(spec["feature_extractor"])
+    use = dict(spec.get("feature_extractor") or _PASSTHROUGH)
     name, version = str(use["feature_extractor_name"]), str(use["version"])
     parameters = use.get("parameters") or {}
     features = facts.collection.features if facts.collection else ()
@@ -80,5 +83,6 @@ REST = RestView(
     parameter="collection_identifier",
     tag="Collections",
     render=render,
+    cloned=True,
     counted=("document_count",),
 )

@@ -11,7 +11,11 @@ from mixpeek_operator.core.rest import Facts, RestView, extractor_id, times
 def render(resource: Resource, facts: Facts) -> dict[str, Any]:
     """Return the wire's NamespaceModel."""
     spec = facts.spec
-    uses = [(str(item["name"]), str(item["version"]), item) for item in spec.get("feature_extractors") or ()]
+    used = spec.get("feature_extractors") or ()
+    uses = [(str(item["feature_extractor_name"]), str(item["version"]), item) for item in used]
+        (str(item["feature_extractor_name"]), str(item["version"]), item)
+        for item in spec.get("feature_extractors") or ()
+    ]
     indexes = [{"is_protected": False, **item} for item in spec.get("payload_indexes") or ()]
     models = {
         index.name: index.inference_model

@@ -84,5 +84,6 @@ REST = RestView(
     parameter="retriever_id",
     tag="Retrievers",
     render=render,
+    cloned=True,
     ignored=frozenset({"visibility", "marketplace_listing_id", "requires_subscription"}),
 )

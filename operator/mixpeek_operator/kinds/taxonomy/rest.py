@@ -29,4 +29,4 @@ def render(resource: Resource, facts: Facts) -> dict[str, Any]:
     }
 
 
-REST = RestView(path="/v1/taxonomies", parameter="taxonomy_identifier", tag="Taxonomies", render=render)
+REST = RestView(path="/v1/taxonomies", parameter="taxonomy_identifier", tag="Taxonomies", render=render, cloned=True)
