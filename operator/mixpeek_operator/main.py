@@ -1,19 +1,16 @@
-"""Puts the parts together on embedded stores and runs them as one process. The only place that knows every part."""
+"""Puts the parts together on embedded stores. The only place that knows every part."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import secrets
-import socket
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from mixpeek_operator.access.keys import Keys
@@ -29,11 +26,10 @@ from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
 from mixpeek_operator.adapters.sqlite_resources import SqliteResources
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
-from mixpeek_operator.core import logging
 from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
 from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.engine import Engine
-from mixpeek_operator.core.errors import MixpeekError, UnavailableError
+from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.lifecycle import Backends
 from mixpeek_operator.core.queue import Queue
@@ -58,7 +54,6 @@ from mixpeek_operator.kinds import kinds as every_kind
 from mixpeek_operator.kinds.directory import StoreDirectory
 from mixpeek_operator.manifest.acceptance import Acceptance
 from mixpeek_operator.manifest.apply import Applier
-from mixpeek_operator.manifest.files import manifest_files
 from mixpeek_operator.manifest.generate import Generator
 from mixpeek_operator.manifest.journal import Journal
 from mixpeek_operator.manifest.seed import Seeds
@@ -101,6 +96,7 @@ class System:
     services: Services
     bootstrap: Bootstrap
     blobs: LocalBlobs
+    inference: LocalInference
 
 
 @contextlib.asynccontextmanager
@@ -115,12 +111,18 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         store = SqliteResources(data / "resources.db", clock)
         vectors = QdrantEdgeVectors(data / "vectors")
         cache = MemoryCache(_CACHE_BYTES, clock)
-        blobs = LocalBlobs(data / "blobs", _signing_key(data), _base_url(settings, settings.port), clock)
+        blobs = LocalBlobs(data / "blobs", _signing_key(data), base_url(settings, settings.port), clock)
         models = ModelRegistry(
             default=settings.embedding_model, model_path=settings.model_path, model_hub=settings.model_hub
         )
         extractors = ExtractorRegistry(models)
-        inference = LocalInference(models, EdgeBm25(), cache, batch_size=settings.embedding_batch_size)
+        inference = LocalInference(
+            models,
+            EdgeBm25(),
+            cache,
+            threads=settings.embedding_threads,
+            batch_size=settings.embedding_batch_size,
+        )
         stages = StageRegistry()
         catalog = Registries(extractors, stages)
         kinds = every_kind()
@@ -224,7 +226,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             await queue.start()
             running.start("batch worker", worker.run(running.stop))
             await manifest.recover()
-            yield System(create_app(services, settings), services, bootstrap, blobs)
+            yield System(create_app(services, settings), services, bootstrap, blobs, inference)
         finally:
             await running.finish()
             await queue.stop()
@@ -267,79 +269,6 @@ class _Running:
                 _log.error("background work failed", exc_info=result)
 
 
-def run(
-    *, data: Path | None = None, host: str | None = None, port: int | None = None, watch: Sequence[Path] = ()
-) -> None:
-    """Serve until a signal; with `watch`, apply those files now and whenever they change."""
-    given = {"data": data, "host": host, "port": port}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    logging.configure(settings.log_level, settings.log_format)
-    asyncio.run(_serve(settings, watch))
-
-
-async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
-    listening = _listen(settings)
-    port = int(listening.getsockname()[1])
-    try:
-        async with system(settings) as running:
-            running.blobs.base_url = _base_url(settings, port)
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    running.app,
-                    log_config=None,
-                    access_log=False,
-                    server_header=False,
-                    timeout_graceful_shutdown=10,
-                    lifespan="off",
-                )
-            )
-            _greet(settings, port, running.bootstrap)
-            watching = asyncio.create_task(_follow(running, watch)) if watch else None
-            try:
-                await server.serve(sockets=[listening])
-            finally:
-                if watching is not None:
-                    watching.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await watching
-    finally:
-        listening.close()
-
-
-def _greet(settings: Settings, port: int, bootstrap: Bootstrap) -> None:
-    out = sys.stdout
-    if bootstrap.key is not None:
-        out.write(f"API key, shown only now: {bootstrap.key}\n")
-    out.write(f"mixpeek-operator serves {settings.data} at http://{settings.host}:{port}\n")
-    out.flush()
-
-
-async def _follow(running: System, paths: Sequence[Path]) -> None:
-    """Apply the files, and apply them again on each change; a wrong file is reported and waited out."""
-    from watchfiles import awatch
-
-    await _apply(running, paths)
-    async for _ in awatch(*paths):
-        await _apply(running, paths)
-
-
-async def _apply(running: System, paths: Sequence[Path]) -> None:
-    try:
-        files = [(str(path), path.read_bytes()) for path in manifest_files(paths)]
-        answer = await running.services.manifest.apply(running.bootstrap.organization, files)
-    except MixpeekError as error:
-        sys.stdout.write(f"not applied: {error}\n")
-    except OSError as error:
-        sys.stdout.write(f"not applied: cannot read the files: {error}\n")
-    else:
-        counts = {name: answer.get(f"{name}_count") or 0 for name in ("created", "updated", "skipped", "failed")}
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        sys.stdout.write(f"{'applied' if answer['success'] else 'not applied'}: {told}\n")
-        for line in answer.get("errors") or []:
-            sys.stdout.write(f"  {line}\n")
-    sys.stdout.flush()
-
-
 def _both(*checks: Any) -> Any:
     async def check() -> None:
         for each in checks:
@@ -348,21 +277,8 @@ def _both(*checks: Any) -> Any:
     return check
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((settings.host, settings.port))
-    except OSError as error:
-        listening.close()
-        raise UnavailableError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another --port"
-        ) from error
-    return listening
-
-
-def _base_url(settings: Settings, port: int) -> str:
+def base_url(settings: Settings, port: int) -> str:
+    """Return where clients reach the server: the public URL, or the address it listens on."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
     return settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
 

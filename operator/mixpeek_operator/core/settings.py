@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -36,14 +37,21 @@ class Settings(BaseSettings):
     embedding_threads: int | None = Field(
         default=None, ge=1, description="Threads of one forward pass; unset leaves it to torch (one per core)."
     )
+    preload_model: bool = Field(
+        default=True, description="Whether the embedding model is loaded at start and not at its first use."
+    )
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="Limit of a JSON request body.")
     max_upload_bytes: int = Field(default=5 * 1024**3, ge=1024, description="Limit of one uploaded file.")
     max_manifest_bytes: int = Field(default=20 * 1024 * 1024, ge=1024, description="Limit of a manifest file.")
     workers: int = Field(default=2, ge=1, description="Batches processed at the same time.")
     reconcile_concurrency: int = Field(default=8, ge=1, description="Resources reconciled at the same time.")
     drift_interval_s: float = Field(default=300.0, ge=1, description="Seconds between drift checks of a resource.")
-    log_level: str = Field(default="info", description="debug, info, warning or error.")
-    log_format: str = Field(default="auto", description="json, console, or auto: console on a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="debug, info, warning or error."
+    )
+    log_format: Literal["json", "console", "auto"] = Field(
+        default="auto", description="json, console, or auto: console on a terminal."
+    )
     llm_base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint for manifest generation.")
     llm_api_key: SecretStr | None = Field(default=None, description="Key for llm_base_url.")
     llm_model: str | None = Field(default=None, description="Model name for llm_base_url.")
@@ -51,3 +59,8 @@ class Settings(BaseSettings):
         default="", description="Comma-separated private networks that outgoing requests may reach."
     )
     signed_url_expiry_s: int = Field(default=3600, ge=1, description="Life of signed URLs.")
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value

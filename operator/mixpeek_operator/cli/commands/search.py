@@ -20,7 +20,16 @@ RetrieverArgument = Annotated[str, typer.Argument(help="Retriever, by name or id
 InputOption = Annotated[
     list[str], typer.Option("--input", "-i", help="Input, NAME=VALUE; JSON values keep their type.")
 ]
-_HIDDEN = {"_internal", "features", "document_id", "collection_id", "score", "root_object_id", "lineage_path", "vectors"}
+_HIDDEN = {
+    "_internal",
+    "features",
+    "document_id",
+    "collection_id",
+    "score",
+    "root_object_id",
+    "lineage_path",
+    "vectors",
+}
 
 
 def inputs_of(pairs: list[str]) -> dict[str, Any]:

@@ -16,14 +16,14 @@ PortOption = Annotated[int | None, typer.Option("--port", help="Port to listen o
 
 def serve(data: DataOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Run the system until told to stop. The first start prints an API key once."""
-    from mixpeek_operator.main import run
+    from mixpeek_operator.cli.serving import run
 
     run(data=data, host=host, port=port)
 
 
 def up(files: FilesArgument, data: DataOption = None, host: HostOption = None, port: PortOption = None) -> None:
     """Serve, apply the files, and apply them again whenever they change."""
-    from mixpeek_operator.main import run
+    from mixpeek_operator.cli.serving import run
 
     run(data=data, host=host, port=port, watch=list(files))
 

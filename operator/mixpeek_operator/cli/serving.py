@@ -1,0 +1,216 @@
+"""The server as a process: what it says at start, the signals that end it, the files it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from pydantic import ValidationError
+from watchfiles import Change, awatch
+
+from mixpeek_operator import __version__
+from mixpeek_operator.adapters.data_lock import DataLock
+from mixpeek_operator.cli import output
+from mixpeek_operator.core import logging
+from mixpeek_operator.core.errors import (
+    BadRequestError,
+    MixpeekError,
+    ModelUnavailableError,
+    SpecError,
+    UnavailableError,
+)
+from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.main import System, base_url, system
+from mixpeek_operator.manifest.files import is_manifest, manifest_files
+
+_log = structlog.get_logger(__name__)
+_GRACE_S = 5
+"""Seconds that running requests get to end."""
+
+
+def run(
+    *, data: Path | None = None, host: str | None = None, port: int | None = None, watch: Sequence[Path] = ()
+) -> None:
+    """Serve until a signal; with `watch`, apply those files now and whenever they change.
+
+    Raises BadRequestError for a wrong setting, ConflictError when the data directory is in use and
+    UnavailableError when the port is.
+    """
+    settings = settings_of(data=data, host=host, port=port)
+    logging.configure(settings.log_level, settings.log_format)
+    asyncio.run(_serve(settings, watch))
+
+
+def settings_of(**given: Any) -> Settings:
+    """Return the settings of the environment and of the options given. BadRequestError lists what is wrong."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**chosen)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = str(problem["loc"][0])
+            source = f"--{name}" if name in chosen else f"MIXPEEK_{name.upper()}"
+            lines.append(f"{source}: {problem['msg']}")
+        raise BadRequestError("; ".join(lines), code="setting_invalid") from None
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `_signals`: uvicorn would raise them again, and the stores would never be closed."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
+    stop = _signals()
+    # Whoever starts a server twice reads that its data is in use, which says more than that its port is.
+    with DataLock(settings.data):
+        listening = _listen(settings)
+    port = int(listening.getsockname()[1])
+    try:
+        async with system(settings) as running:
+            running.blobs.base_url = base_url(settings, port)
+            _greet(settings, port, running.bootstrap.key)
+            server = _Server(
+                uvicorn.Config(
+                    running.app,
+                    log_config=None,
+                    log_level="warning",
+                    access_log=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=_GRACE_S,
+                    lifespan="off",
+                )
+            )
+            async with asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(server.serve(sockets=[listening]))
+                beside = []
+                if settings.preload_model:
+                    beside.append(tasks.create_task(_preload(running, server)))
+                if watch:
+                    beside.append(tasks.create_task(_follow(running, watch)))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+                server.should_exit = True
+                for task in (stopping, *beside):
+                    task.cancel()
+    finally:
+        listening.close()
+
+
+def _signals() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set; a second signal ends the process at once."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def received() -> None:
+        stop.set()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(each, received)
+    return stop
+
+
+def _greet(settings: Settings, port: int, key: str | None) -> None:
+    output.say(f"mixpeek-operator {__version__} at {base_url(settings, port)}, data in {settings.data}")
+    if key is not None:
+        output.say(f"API key, shown only now: {key}", colour="green")
+
+
+async def _preload(running: System, server: _Server) -> None:
+    """Load the embedding model as soon as the server answers, so that the first search need not wait for it."""
+    await server.ready.wait()
+    try:
+        await running.inference.warm()
+    except ModelUnavailableError as error:
+        # Everything but embedding works without it; health and whoever embeds say the same.
+        _log.warning("the embedding model was not loaded", error=str(error))
+    except UnavailableError as error:
+        _log.debug("loading the embedding model was broken off", error=str(error))
+    except Exception:
+        _log.exception("loading the embedding model failed")
+
+
+async def _follow(running: System, paths: Sequence[Path]) -> None:
+    """Apply the files, and apply them again on each change; a wrong file is reported and waited out."""
+    changed = asyncio.Event()
+    changed.set()
+    async with asyncio.TaskGroup() as tasks:
+        for path in paths:
+            # Editors replace a file by a new one, so the folder is watched and not the file that was there first.
+            root, only = (path, None) if path.is_dir() else (path.parent, path.resolve())
+            tasks.create_task(_watch(root, only, changed))
+        while await changed.wait():
+            changed.clear()
+            await _apply(running, paths)
+
+
+async def _watch(root: Path, only: Path | None, changed: asyncio.Event) -> None:
+    """Set `changed` whenever a manifest below `root`, or `only` this file in it, was written, replaced or removed."""
+
+    def concerns(_: Change, name: str) -> bool:
+        return is_manifest(Path(name), root=root) if only is None else Path(name).resolve() == only
+
+    async for _ in awatch(root, watch_filter=concerns, recursive=only is None, debounce=400, rust_timeout=1000):
+        changed.set()
+
+
+async def _apply(running: System, paths: Sequence[Path]) -> None:
+    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    try:
+        files = [(str(path), path.read_bytes()) for path in manifest_files(paths)]
+        answer = await running.services.manifest.apply(running.bootstrap.organization, files)
+    except SpecError as error:
+        output.fail(f"{now} not applied, waiting for the next change:")
+        for problem in error.problems or (error,):
+            output.fail(f"  {problem}")
+    except MixpeekError as error:
+        output.fail(f"{now} not applied, waiting for the next change: {error}")
+    except OSError as error:
+        output.fail(f"{now} not applied, waiting for the next change: {error.filename}: {error.strerror}")
+    except Exception:
+        _log.exception("applying the files failed")
+    else:
+        counts = {name: answer.get(f"{name}_count") or 0 for name in ("created", "updated", "skipped", "failed")}
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        if answer["success"]:
+            output.say(f"{now} applied: {told}", colour="green")
+        else:
+            output.fail(f"{now} not applied, waiting for the next change: {told}")
+        for line in answer.get("errors") or []:
+            output.fail(f"  {line}")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+        # Early clients wait in the queue; and of two that start at once, one learns of it here.
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        raise UnavailableError(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another --port or --host"
+        ) from error
+    return listening
