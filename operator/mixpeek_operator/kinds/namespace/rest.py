@@ -13,9 +13,6 @@ def render(resource: Resource, facts: Facts) -> dict[str, Any]:
     spec = facts.spec
     used = spec.get("feature_extractors") or ()
     uses = [(str(item["feature_extractor_name"]), str(item["version"]), item) for item in used]
-        (str(item["feature_extractor_name"]), str(item["version"]), item)
-        for item in spec.get("feature_extractors") or ()
-    ]
     indexes = [{"is_protected": False, **item} for item in spec.get("payload_indexes") or ()]
     models = {
         index.name: index.inference_model
