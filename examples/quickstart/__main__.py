@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import httpx
 
 from mixpeek_operator.cli import output
 from mixpeek_operator.cli.client import Client, connect
-from mixpeek_operator.cli.commands.data import follow
+from mixpeek_operator.cli.commands.data import TERMINAL, follow
 from mixpeek_operator.cli.commands.search import print_documents
 from mixpeek_operator.core.errors import MixpeekError
 
@@ -31,46 +32,65 @@ HERE = Path(__file__).parent
 STATE = Path(os.environ.get("MIXPEEK_QUICKSTART_DATA", ".mixpeek/quickstart"))
 NAMESPACE = "shop"
 BUCKETS = ("products", "suppliers", "guides")
-QUESTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    (
+KEYS = {"products": "sku", "suppliers": "supplier_id"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the quickstart asks a retriever, and the fields that it shows of the answers."""
+
+    retriever: str
+    title: str
+    inputs: dict[str, Any]
+    fields: tuple[str, ...]
+
+
+QUESTIONS = (
+    Question(
         "gift_finder",
-        "Semantic search with a filter: “keep soup hot on a hike”, at most 50 EUR",
+        "Semantic, filtered: “keep soup hot on a hike”, at most 50 EUR",
         {"query": "keep soup hot on a hike", "max_price": 50},
+        ("title", "category", "price"),
     ),
-    (
+    Question(
         "care_advice",
-        "Hybrid search, dense and by word, fused: “my pan is rusty, can it be saved?”",
+        "Hybrid, by meaning and by word: “my pan is rusty, can it be saved?”",
         {"query": "my pan is rusty, can it be saved?"},
+        ("topic", "text"),
     ),
-    (
+    Question(
         "product_cards",
-        "Joined with suppliers and reshaped: “a present for a child who likes the night sky”",
-        {"query": "a present for a child who likes the night sky"},
+        "Joined with suppliers, reshaped: “a child who watches the moon and the stars”",
+        {"query": "a child who watches the moon and the stars"},
+        ("card", "from", "days"),
     ),
 )
 
 
 def main() -> int:
     """Run the quickstart and return its exit code."""
+    # Ended from outside, the server is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     STATE.mkdir(parents=True, exist_ok=True)
     key = _key()
+    output.say("starting the server ...")
     with _server(key) as (url, process), connect(url, key) as client:
-        output.say(f"server: {url}   (log: {STATE / 'server.log'})\n")
+        output.say(f"server {url}, log {_short(STATE / 'server.log')}\n")
         if not _apply(client):
             return 1
-        for bucket in BUCKETS:
-            _ingest(client, bucket)
-        for retriever, title, inputs in QUESTIONS:
-            answer = client.post(
-                f"/v1/retrievers/{retriever}/execute", {"inputs": inputs, "limit": 5}, namespace=NAMESPACE
-            )
+        if not all([_ingest(client, bucket) for bucket in BUCKETS]):
+            return 1
+        for question in QUESTIONS:
+            path = f"/v1/retrievers/{question.retriever}/execute"
+            answer = client.post(path, {"inputs": question.inputs, "limit": 5}, namespace=NAMESPACE)
             output.say("")
-            print_documents(answer["documents"], title=title)
-        _farewell(url)
-        if sys.stdout.isatty():
-            output.say("The server runs until you press Ctrl-C.")
-            with contextlib.suppress(KeyboardInterrupt):
-                process.wait()
+            print_documents(answer["documents"], title=question.title, fields=question.fields)
+        stays = sys.stdout.isatty()
+        _farewell(url, stays=stays)
+        if stays:
+            process.wait()
+            output.fail(f"the server ended by itself; see {STATE / 'server.log'}")
+            return 1
     return 0
 
 
@@ -78,38 +98,57 @@ def _apply(client: Client) -> bool:
     manifest = HERE / "manifest.yaml"
     parts = [("manifest_file", (manifest.name, manifest.read_bytes(), "application/x-yaml"))]
     answer = client.request("POST", "/v1/manifest/apply", files=parts)
-    rows = [(item["resource_type"], item["name"], item["status"], item.get("error")) for item in answer["resources"]]
-    output.table(["KIND", "NAME", "STATUS", "ERROR"], rows, title=f"apply {manifest}")
+    if answer["success"] and answer["skipped_count"] == len(answer["resources"]):
+        output.say(f"{_short(manifest)}: {output.counted(len(answer['resources']), 'resources')} unchanged")
+        return True
+    rows = [(item["resource_type"], item["name"], item["status"]) for item in answer["resources"]]
+    output.table(["KIND", "NAME", "STATUS"], rows, title=f"Apply {_short(manifest)}")
     for error in answer.get("errors") or []:
         output.fail(error)
+    output.say("")
     return bool(answer["success"])
 
 
-def _ingest(client: Client, bucket: str) -> None:
-    held = int(client.get(f"/v1/buckets/{bucket}", namespace=NAMESPACE)["object_count"])
+def _ingest(client: Client, bucket: str) -> bool:
+    """Put a bucket's objects in place and process them; what an earlier run has done is left alone."""
     if bucket == "guides":
-        wanted = sorted((HERE / "data" / "guides").glob("*.txt"))
-        if held < len(wanted):
-            for path in wanted:
-                _upload(client, bucket, path)
+        names = sorted((HERE / "data" / "guides").glob("*.txt"))
+        there = {item.get("topic") for item in _objects(client, bucket)}
+        missing = [path for path in names if path.stem not in there]
+        for path in missing:
+            _upload(client, bucket, path)
     else:
-        lines = (HERE / "data" / f"{bucket}.jsonl").read_text().splitlines()
-        wanted = [json.loads(line) for line in lines]
-        if held < len(wanted):
-            answer = client.post(f"/v1/buckets/{bucket}/objects/batch", {"objects": wanted}, namespace=NAMESPACE)
+        lines = (HERE / "data" / f"{bucket}.jsonl").read_text(encoding="utf-8").splitlines()
+        key = KEYS[bucket]
+        there = {item.get(key) for item in _objects(client, bucket)}
+        missing = [item for item in map(json.loads, lines) if item[key] not in there]
+        if missing:
+            answer = client.post(f"/v1/buckets/{bucket}/objects/batch", {"objects": missing}, namespace=NAMESPACE)
             for item in answer["failed"]:
                 output.fail(f"object {item['object_index']}: {item['error']}")
-    if held >= len(wanted):
-        output.say(f"{bucket}: {held} objects are there already")
-        return
     root = f"/v1/buckets/{bucket}/batches"
-    batch = client.post(root, {"filters": {"AND": []}}, namespace=NAMESPACE)
-    path = f"{root}/{batch['batch_id']}"
-    client.post(f"{path}/submit", {}, namespace=NAMESPACE)
+    batches = client.get(root, namespace=NAMESPACE)["results"]
+    open_ = [item["batch_id"] for item in batches if item["status"] not in TERMINAL and item["status"] != "DRAFT"]
+    if not missing and any(item["status"] == "COMPLETED" for item in batches):
+        output.say(f"{bucket}: {output.counted(len(there), 'objects')}, ingested by an earlier run")
+        return True
+    if not missing and open_:
+        path = f"{root}/{open_[0]}"  # an earlier run was interrupted; the server has taken its batch up again
+    else:
+        path = f"{root}/{client.post(root, {'filters': {'AND': []}}, namespace=NAMESPACE)['batch_id']}"
+        client.post(f"{path}/submit", {}, namespace=NAMESPACE)
     done = follow(lambda: client.get(path, namespace=NAMESPACE), timeout_s=600, quiet=False)
-    output.say(f"{bucket}: {len(wanted)} objects ingested, batch {done['status']}")
+    whole = done["status"] == "COMPLETED"
+    output.say(f"{bucket}: batch {done['status']}", colour="green" if whole else "red")
     for item in done.get("failed_objects") or []:
         output.fail(f"  {item['object_id']}: {item['error']}")
+    return whole
+
+
+def _objects(client: Client, bucket: str) -> list[dict[str, Any]]:
+    answer = client.post(f"/v1/buckets/{bucket}/objects/list", {}, namespace=NAMESPACE, params={"limit": 1000})
+    found: list[dict[str, Any]] = answer["results"]
+    return [{**item, **(item.get("metadata") or {})} for item in found]
 
 
 def _upload(client: Client, bucket: str, path: Path) -> None:
@@ -129,18 +168,28 @@ def _upload(client: Client, bucket: str, path: Path) -> None:
     client.post(f"/v1/buckets/{bucket}/uploads/{slot['upload_id']}/confirm", {}, namespace=NAMESPACE)
 
 
-def _farewell(url: str) -> None:
+def _farewell(url: str, *, stays: bool) -> None:
+    ctl = _short(Path(sys.executable).parent / "mixpeekctl")
+    serve = f"{ctl} serve --data {_short(STATE / 'data')} --port {url.rsplit(':', 1)[1]}"
+    start = "The server runs until you press Ctrl-C. Go on in another terminal:" if stays else "Go on with"
     output.say(
         f"""
-Go on with
-  export MIXPEEK_SERVER={url} MIXPEEK_API_KEY=$(cat {STATE / "api-key"}) MIXPEEK_NAMESPACE={NAMESPACE}
-  .venv/bin/mixpeekctl get all
-  .venv/bin/mixpeekctl execute gift_finder -i query='music without cables' -i max_price=150
-  .venv/bin/mixpeekctl explain product_cards -i query=lamp
-and read docs/architecture.md. Start the server again with
-  .venv/bin/mixpeekctl serve --data {STATE / "data"}
-"""
+{start}
+{"" if stays else f"  {serve} &\n"}\
+  export MIXPEEK_SERVER={url} MIXPEEK_NAMESPACE={NAMESPACE}
+  export MIXPEEK_API_KEY=$(cat {_short(STATE / "api-key")})
+  {ctl} get all
+  {ctl} execute gift_finder -i query='music without cables' -i max_price=150
+  {ctl} explain product_cards -i query=lamp
+The way of a request through the parts: docs/architecture.md"""
     )
+
+
+def _short(path: Path) -> str:
+    """Return a path as one would type it here."""
+    # Not resolved: the interpreter of a virtual environment is a link.
+    whole = path.absolute()
+    return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole)
 
 
 def _key() -> str:
@@ -210,6 +259,8 @@ def _free_port(wanted: int) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        output.say("\nstopped; another run goes on from here")
     except MixpeekError as error:
         output.fail(f"error: {error}")
         sys.exit(2)

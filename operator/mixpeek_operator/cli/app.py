@@ -6,6 +6,7 @@ Exit codes of every command: 0 yes, 1 the answer is no (different, invalid, fail
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -42,14 +43,22 @@ for _group in (server, manifests, resources, data, search):
     _group.register(app)
 
 
-def main() -> None:
-    """Entry point: run a command; an error of ours becomes one line on stderr and exit code 2."""
-    from mixpeek_operator.core.errors import MixpeekError
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a command; an error becomes one line on stderr and exit code 2, never a traceback."""
+    from mixpeek_operator.core.errors import MixpeekError, SpecError
 
     try:
-        app()
+        app(arguments)
+    except SpecError as error:
+        lines = [str(problem) for problem in error.problems] or [str(error)]
+        sys.stderr.write("".join(f"error: {line}\n" for line in lines))
+        sys.exit(2)
     except MixpeekError as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {place}{error.strerror or error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

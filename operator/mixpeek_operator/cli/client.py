@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -56,13 +58,15 @@ class Client:
         return self.request("DELETE", path, namespace=namespace, params=params)
 
     def request(self, method: str, path: str, *, namespace: str | None = None, **options: Any) -> Any:
-        """Send one request; JSON is decoded, other text is returned as it is."""
+        """Send one request and return its decoded JSON. Raises RefusedError for an answer that is none of ours."""
         response = self.send(method, path, namespace=namespace, **options)
         if not response.content:
             return None
-        if "json" in response.headers.get("content-type", ""):
+        kind = response.headers.get("content-type", "nothing")
+        try:
             return response.json()
-        return response.text
+        except ValueError as error:
+            raise RefusedError(f"{self.base_url} is no mixpeek server: it answered {path} with {kind}") from error
 
     def send(self, method: str, path: str, *, namespace: str | None = None, **options: Any) -> httpx.Response:
         """Send one request and return the raw answer; raises for every status of 400 and above."""
@@ -71,6 +75,8 @@ class Client:
             response = self._http.request(method, path, headers=headers, **options)
         except httpx.TimeoutException as error:
             raise UnavailableError(f"{self.base_url} did not answer in time") from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise BadRequestError(f"{self.base_url!r} is no server address, such as http://127.0.0.1:7007") from error
         except httpx.HTTPError as error:
             raise UnavailableError(
                 f"cannot reach {self.base_url} ({error}); start it with `mixpeekctl serve` or set MIXPEEK_SERVER"
@@ -79,10 +85,12 @@ class Client:
             raise _error(response)
         return response
 
-    def put_signed(self, url: str, data: bytes, content_type: str) -> None:
-        """PUT bytes to a signed URL, without credentials."""
+    def put_signed(self, url: str, file: Path, content_type: str) -> None:
+        """PUT a file to a signed URL, piece by piece and without credentials."""
+        headers = {"Content-Type": content_type, "Content-Length": str(file.stat().st_size)}
         try:
-            response = httpx.put(url, content=data, headers={"Content-Type": content_type}, timeout=600)
+            with file.open("rb") as content:
+                response = httpx.put(url, content=content, headers=headers, timeout=600)
         except httpx.HTTPError as error:
             raise UnavailableError(f"the upload to the signed URL failed: {error}") from error
         if response.status_code >= 400:
@@ -93,8 +101,17 @@ class Client:
 def connect(server: str, api_key: str | None, *, timeout_s: float = 300.0) -> Iterator[Client]:
     """Open a client for `server`; without a key only the public endpoints answer."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    with httpx.Client(base_url=server, headers=headers, timeout=timeout_s) as http:
+    try:
+        http = httpx.Client(base_url=server, headers=headers, timeout=timeout_s)
+    except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        raise BadRequestError(f"--server {server!r} or the API key cannot be used: {error}") from error
+    with http:
         yield Client(http)
+
+
+def quoted(name: str) -> str:
+    """Return a name as one part of a path, whatever it holds."""
+    return quote(name, safe="")
 
 
 def _error(response: httpx.Response) -> MixpeekError:

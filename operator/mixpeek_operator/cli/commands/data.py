@@ -36,22 +36,23 @@ def upload(
 ) -> None:
     """Put files into a bucket. A .jsonl file holds one object a line; any other file becomes one object."""
     from mixpeek_operator.cli import output as out
-    from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.cli.client import connect, quoted
 
     fields = _fields(field)
+    root = f"/v1/buckets/{quoted(bucket)}"
     made: list[str] = []
     failed: list[dict[str, Any]] = []
     with connect(server, api_key) as client:
         for path in _progress(files, "uploading", quiet=output is not Output.TABLE):
             if path.suffix == ".jsonl":
                 for chunk in _chunks(path, fields):
-                    answer = client.post(f"/v1/buckets/{bucket}/objects/batch", {"objects": chunk}, namespace=namespace)
+                    answer = client.post(f"{root}/objects/batch", {"objects": chunk}, namespace=namespace)
                     made += [item["object_id"] for item in answer.get("succeeded") or []]
                     failed += [{"file": str(path), **item} for item in answer.get("failed") or []]
                 continue
             kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
             slot = client.post(
-                f"/v1/buckets/{bucket}/uploads",
+                f"{root}/uploads",
                 {
                     "filename": path.name,
                     "content_type": kind,
@@ -62,13 +63,13 @@ def upload(
                 },
                 namespace=namespace,
             )
-            client.put_signed(slot["presigned_url"], path.read_bytes(), kind)
-            answer = client.post(f"/v1/buckets/{bucket}/uploads/{slot['upload_id']}/confirm", {}, namespace=namespace)
+            client.put_signed(slot["presigned_url"], path, kind)
+            answer = client.post(f"{root}/uploads/{slot['upload_id']}/confirm", {}, namespace=namespace)
             made.append(str(answer.get("object_id") or answer.get("upload_id")))
     if output is not Output.TABLE:
         out.emit({"object_ids": made, "failed": failed}, output)
     else:
-        out.say(f"{len(made)} objects in bucket {bucket}")
+        out.say(f"{out.counted(len(made), 'objects')} put into bucket {bucket}", colour="green")
         for item in failed:
             out.fail(f"{item['file']} object {item.get('object_index')}: {item.get('error')}")
     if failed:
@@ -88,7 +89,7 @@ def batch(
 ) -> None:
     """Run a bucket's objects through its collections; exit code 1 when an object or the batch failed."""
     from mixpeek_operator.cli import output as out
-    from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.cli.client import connect, quoted
 
     body: dict[str, Any] = {"collection_ids": list(collection) or None}
     if object_id:
@@ -97,7 +98,7 @@ def batch(
         # An empty conjunction is true of every object.
         body["filters"] = {"AND": []}
     with connect(server, api_key) as client:
-        root = f"/v1/buckets/{bucket}/batches"
+        root = f"/v1/buckets/{quoted(bucket)}/batches"
         created = client.post(root, {k: v for k, v in body.items() if v is not None}, namespace=namespace)
         path = f"{root}/{created['batch_id']}"
         client.post(f"{path}/submit", {}, namespace=namespace)
@@ -108,10 +109,13 @@ def batch(
                 timeout_s=timeout,
                 quiet=output is not Output.TABLE,
             )
+            if state["status"] not in TERMINAL:
+                out.fail(f"timed out: batch {state['batch_id']} is {state['status']} after {timeout:g} s and goes on")
     if output is not Output.TABLE:
         out.emit(state, output)
     else:
-        out.say(f"batch {state['batch_id']}: {state['status']}")
+        colour = {"COMPLETED": "green", "FAILED": "red"}.get(state["status"], "yellow")
+        out.say(f"batch {state['batch_id']}: {state['status']}", colour=colour)
         for item in state.get("failed_objects") or []:
             out.fail(f"{item.get('object_id')}: {item.get('error')}")
     if wait and state["status"] != "COMPLETED":
@@ -119,11 +123,9 @@ def batch(
 
 
 def follow(read: Any, *, timeout_s: float, quiet: bool) -> dict[str, Any]:
-    """Poll a batch until it ends, with a progress bar on a terminal. Raises UnavailableError on time-out."""
+    """Poll a batch until it ends, with a progress bar on a terminal. After `timeout_s` the last state is returned."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from mixpeek_operator.core.errors import UnavailableError
 
     deadline = time.monotonic() + timeout_s
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -134,10 +136,8 @@ def follow(read: Any, *, timeout_s: float, quiet: bool) -> dict[str, Any]:
             state: dict[str, Any] = read()
             done, total = progress_of(state)
             progress.update(bar, description=str(state["status"]).lower(), completed=done, total=total)
-            if state["status"] in TERMINAL:
+            if state["status"] in TERMINAL or time.monotonic() > deadline:
                 return state
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"batch {state['batch_id']} is still {state['status']} after {timeout_s:.0f} s")
             time.sleep(delay)
             delay = min(delay * 1.5, 1.0)
 
@@ -177,6 +177,8 @@ def _chunks(path: Path, fields: dict[str, Any]) -> Iterator[list[dict[str, Any]]
                 body = json.loads(line)
             except json.JSONDecodeError as error:
                 raise BadRequestError(f"not JSON: {error.msg}", place=Place(str(path), number, error.colno)) from error
+            if not isinstance(body, dict):
+                raise BadRequestError("a line must hold one JSON object", place=Place(str(path), number))
             chunk.append({**fields, **body})
             if len(chunk) == _CHUNK:
                 yield chunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,22 @@ from mixpeek_operator.cli.options import (
     ServerOption,
 )
 
+
+class Form(StrEnum):
+    """The two ways to write a manifest."""
+
+    KUBERNETES = "kubernetes"
+    MANIFEST = "manifest"
+
+
+class Mode(StrEnum):
+    """What apply does with what exists already."""
+
+    UPSERT = "upsert"
+    CREATE_MISSING = "create_missing"
+    CREATE_ONLY = "create_only"
+
+
 ParameterOption = Annotated[
     list[str],
     typer.Option("--param", "-p", help="Value of a declared parameter, NAME=VALUE.", show_default=False),
@@ -27,6 +44,20 @@ def _parts(paths: Sequence[Path]) -> list[tuple[str, tuple[str, bytes, str]]]:
     from mixpeek_operator.manifest.files import manifest_files
 
     return [("manifest_file", (str(path), path.read_bytes(), "application/x-yaml")) for path in manifest_files(paths)]
+
+
+def texts(paths: Sequence[Path]) -> list[tuple[str | None, str]]:
+    """Return (place, text) of every manifest file. BadRequestError when one is no UTF-8."""
+    from mixpeek_operator.core.errors import BadRequestError, Place
+    from mixpeek_operator.manifest.files import manifest_files
+
+    found: list[tuple[str | None, str]] = []
+    for path in manifest_files(paths):
+        try:
+            found.append((str(path), path.read_text(encoding="utf-8")))
+        except UnicodeDecodeError as error:
+            raise BadRequestError(f"not UTF-8 at byte {error.start}", place=Place(str(path))) from error
+    return found
 
 
 def _parameters(pairs: Sequence[str]) -> dict[str, str]:
@@ -53,7 +84,7 @@ def _messages(answer: dict[str, Any]) -> None:
 def apply(
     files: FilesArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")] = False,
-    mode: Annotated[str, typer.Option(help="upsert, create_missing or create_only.")] = "upsert",
+    mode: Annotated[Mode, typer.Option(help="What to do with what exists: change, leave, refuse.")] = Mode.UPSERT,
     wait_seconds: Annotated[float, typer.Option("--timeout", help="Seconds to wait for Ready.")] = 120.0,
     seed: Annotated[bool, typer.Option("--wait-for-seed", help="Wait until seed objects are ingested.")] = False,
     acceptance: Annotated[bool, typer.Option("--run-acceptance", help="Run the acceptance steps.")] = False,
@@ -69,7 +100,7 @@ def apply(
     from mixpeek_operator.cli.client import connect
 
     query = {
-        "mode": mode,
+        "mode": mode.value,
         "dry_run": dry_run,
         "wait_for_seed": seed,
         "run_acceptance": acceptance,
@@ -133,7 +164,7 @@ def validate(
     else:
         _messages(answer)
         if answer["valid"]:
-            counts = ", ".join(f"{count} {kind}" for kind, count in answer["resources"].items() if count)
+            counts = ", ".join(out.counted(count, kind) for kind, count in answer["resources"].items() if count)
             out.say(f"valid: {counts}", colour="green")
     if not answer["valid"]:
         raise typer.Exit(1)
@@ -245,27 +276,40 @@ def generate(
     name: Annotated[str, typer.Option("--name", help="metadata.name of the manifest.")] = "generated",
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
+    output: OutputOption = Output.YAML,
 ) -> None:
     """Draft a manifest with the server's language model; it is validated before you see it."""
     from mixpeek_operator.cli.client import connect
 
     with connect(server, api_key) as client:
-        answer = client.request(
+        response = client.send(
             "POST", "/v1/manifest/generate", params={"description": description, "manifest_name": name}
         )
-    typer.echo(answer["manifest"] if isinstance(answer, dict) else answer)
+    _documents(response.text, output)
 
 
 def convert(
     files: FilesArgument,
-    to: Annotated[str, typer.Option("--to", help="kubernetes or manifest.")] = "kubernetes",
+    to: Annotated[Form, typer.Option("--to", help="What to write.")] = Form.KUBERNETES,
+    output: OutputOption = Output.YAML,
 ) -> None:
     """Turn a manifest into Kubernetes documents or back, without loss and without a server."""
     from mixpeek_operator.manifest.convert import convert_files
-    from mixpeek_operator.manifest.files import manifest_files
 
-    texts = [(str(path), path.read_text()) for path in manifest_files(files)]
-    typer.echo(convert_files(texts, to=to), nl=False)
+    _documents(convert_files(texts(files), to=to.value), output)
+
+
+def _documents(text: str, output: Output) -> None:
+    """Print YAML as it is, or as JSON: one object, or a list of them as `kubectl` writes it."""
+    if output is not Output.JSON:
+        typer.echo(text, nl=False)
+        return
+    import yaml
+
+    from mixpeek_operator.cli import output as out
+
+    found = [item for item in yaml.safe_load_all(text) if item is not None]
+    out.emit(found[0] if len(found) == 1 else {"apiVersion": "v1", "kind": "List", "items": found}, output)
 
 
 def register(app: typer.Typer) -> None:

@@ -25,6 +25,8 @@ KINDS = ("namespaces", "buckets", "collections", "extractors", "taxonomies", "cl
 _SHORT = {"ns": "namespaces", "bkt": "buckets", "col": "collections", "ext": "extractors", "tax": "taxonomies",
           "taxonomy": "taxonomies", "clust": "clusters", "ret": "retrievers"}  # fmt: skip
 
+_COUNTED = ("object", "document", "stage", "node")
+
 KindArgument = Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}; singular and short names work.")]
 
 
@@ -59,8 +61,11 @@ def get(
     """List resources of a kind ('all' for every kind), or print one."""
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.core.errors import BadRequestError
 
     with connect(server, api_key) as client:
+        if kind == "all" and name is not None:
+            raise BadRequestError("name a kind to get one resource")
         if name is not None:
             found: list[dict[str, Any]] = [_one(client, plural(kind), name, namespace)]
         else:
@@ -72,21 +77,52 @@ def get(
     if not found:
         out.warn("no resources found")
         return
-    rows = []
-    for item in found:
-        ready = condition(item, "Ready")
-        rows.append(
-            (
-                item["kind"],
-                item["spec"].get("namespace", ""),
-                item["spec"].get("name") or item["metadata"]["name"],
-                item["metadata"]["annotations"].get("mixpeek.com/id", ""),
-                ready.get("status", "Unknown"),
-                ready.get("reason", ""),
-                _age(item["metadata"].get("creationTimestamp")),
-            )
+    rows = [
+        (
+            item["kind"],
+            item["spec"].get("namespace", ""),
+            _name(item),
+            _state(item),
+            _holds(item.get("status") or {}),
+            _age(item["metadata"].get("creationTimestamp")),
+            item["metadata"]["annotations"].get("mixpeek.com/id", ""),
         )
-    out.table(["KIND", "NAMESPACE", "NAME", "ID", "READY", "REASON", "AGE"], rows)
+        for item in found
+    ]
+    out.table(["KIND", "NAMESPACE", "NAME", "STATUS", "HOLDS", "AGE", "ID"], rows, spare=["AGE", "ID"])
+    for item in found:
+        if advice := _advice(item):
+            out.warn(f"{item['kind']} {_name(item)}: {advice}")
+
+
+def _name(item: dict[str, Any]) -> str:
+    return str(item["spec"].get("name") or item["metadata"]["name"])
+
+
+def _state(item: dict[str, Any]) -> str:
+    if item["metadata"].get("deletionTimestamp"):
+        return "Deleting"
+    ready = condition(item, "Ready")
+    return "Ready" if ready.get("status") == "True" else str(ready.get("reason") or "Pending")
+
+
+def _advice(item: dict[str, Any]) -> str:
+    """Return what keeps a resource from being ready, '' when nothing does."""
+    ready = condition(item, "Ready")
+    if ready.get("status") == "True" and not item["metadata"].get("deletionTimestamp"):
+        return ""
+    return str(ready.get("message") or "")
+
+
+def _holds(status: dict[str, Any]) -> str:
+    from mixpeek_operator.cli.output import counted
+
+    held = [
+        counted(int(status[f"{one}_count"]), f"{one}s") for one in _COUNTED if status.get(f"{one}_count") is not None
+    ]
+    if status.get("tier"):
+        held.append(f"tier {status['tier']}")
+    return ", ".join(held)
 
 
 def describe(
@@ -103,7 +139,7 @@ def describe(
 
     with connect(server, api_key) as client:
         item = _one(client, plural(kind), name, namespace)
-        path = f"/v1/resources/{plural(kind)}/{name}/events"
+        path = f"{_path(plural(kind), name)}/events"
         events = client.get(path, params=_in(namespace))["results"]
     if output is not Output.TABLE:
         out.emit({**item, "events": events}, output)
@@ -111,11 +147,14 @@ def describe(
     import yaml
 
     metadata = item["metadata"]
-    out.say(f"{item['kind']} {item['spec'].get('name')}  ({metadata['annotations'].get('mixpeek.com/id')})")
+    where = f" in namespace {item['spec']['namespace']}" if item["spec"].get("namespace") else ""
+    out.say(f"{item['kind']} {_name(item)}{where}, {metadata['annotations'].get('mixpeek.com/id')}")
     out.say(f"generation {metadata['generation']}, {_age(metadata.get('creationTimestamp'))} old")
+    state = _state(item)
+    out.say(f"{state}: {_advice(item)}".rstrip(": "), colour="green" if state == "Ready" else "yellow")
     out.say("\nspec:")
     out.say(_indent(yaml.safe_dump(item["spec"], sort_keys=False, allow_unicode=True)))
-    status = {key: value for key, value in (item.get("status") or {}).items() if key != "conditions"}
+    status = {key: value for key, value in (item.get("status") or {}).items() if key not in ("conditions", "id")}
     if status:
         out.say("status:")
         out.say(_indent(yaml.safe_dump(status, sort_keys=False, allow_unicode=True)))
@@ -123,8 +162,10 @@ def describe(
         (each["type"], each["status"], each["reason"], each.get("message", ""))
         for each in (item.get("status") or {}).get("conditions") or []
     ]
+    out.say("")
     out.table(["CONDITION", "STATUS", "REASON", "MESSAGE"], rows)
     if events:
+        out.say("")
         out.table(
             ["AGE", "TYPE", "EVENT", "MESSAGE"],
             [(_age(e["at"]), e["type"], e["reason"], e["message"]) for e in events],
@@ -163,7 +204,8 @@ def wait(
             if for_ != "delete" and last.get("status") == "True":
                 break
             if time.monotonic() >= deadline:
-                out.fail(f"timed out: {resource} is {last.get('reason') or 'still there'}: {last.get('message', '')}")
+                state = f"{last.get('reason') or 'still there'}: {last.get('message') or ''}".rstrip(": ")
+                out.fail(f"timed out after {timeout:g} s: {resource} is {state}")
                 raise typer.Exit(1)
             time.sleep(0.2)
     if output is Output.TABLE:
@@ -204,7 +246,7 @@ def delete(
     with connect(server, api_key) as client:
         for each, called, inside in targets:
             try:
-                answer = client.delete(f"/v1/resources/{each}/{called}", params=_in(inside))
+                answer = client.delete(_path(each, called), params=_in(inside))
                 done.append({"kind": each, "name": called, **(answer or {})})
             except NotFoundError:
                 done.append({"kind": each, "name": called, "deleted": False, "waiting_for": [], "missing": True})
@@ -223,21 +265,26 @@ def delete(
 
 
 def _declared(files: list[Path]) -> list[tuple[str, str, str | None]]:
+    from mixpeek_operator.cli.commands.manifests import texts
     from mixpeek_operator.manifest.convert import declared_resources
-    from mixpeek_operator.manifest.files import manifest_files
 
-    texts = [(str(path), path.read_text()) for path in manifest_files(files)]
-    return [(section, name, namespace) for section, name, namespace in reversed(declared_resources(texts))]
+    return list(reversed(declared_resources(texts(files))))
 
 
 def _one(client: Client, kind: str, name: str, namespace: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = client.get(f"/v1/resources/{kind}/{name}", params=_in(namespace))
+    found: dict[str, Any] = client.get(_path(kind, name), params=_in(namespace))
     return found
 
 
 def _all(client: Client, kind: str, namespace: str | None) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = client.get(f"/v1/resources/{kind}", params=_in(namespace))["results"]
     return found
+
+
+def _path(kind: str, name: str) -> str:
+    from mixpeek_operator.cli.client import quoted
+
+    return f"/v1/resources/{kind}/{quoted(name)}"
 
 
 def _in(namespace: str | None) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -52,7 +54,7 @@ def execute(
     retriever: RetrieverArgument,
     input_: InputOption = [],  # noqa: B006
     filters: Annotated[str | None, typer.Option("--filters", help="Filter, as JSON.")] = None,
-    limit: Annotated[int, typer.Option(help="Documents to return.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Documents to return.")] = 10,
     namespace: NamespaceOption = None,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
@@ -60,7 +62,7 @@ def execute(
 ) -> None:
     """Run a retriever and print what it found."""
     from mixpeek_operator.cli import output as out
-    from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.cli.client import connect, quoted
     from mixpeek_operator.core.errors import BadRequestError
 
     body: dict[str, Any] = {"inputs": inputs_of(input_), "limit": limit}
@@ -70,32 +72,35 @@ def execute(
         except json.JSONDecodeError as error:
             raise BadRequestError(f"--filters is not JSON: {error.msg} at column {error.colno}") from error
     with connect(server, api_key) as client:
-        answer = client.post(f"/v1/retrievers/{retriever}/execute", body, namespace=namespace)
+        answer = client.post(f"/v1/retrievers/{quoted(retriever)}/execute", body, namespace=namespace)
     if output is not Output.TABLE:
         out.emit(answer, output)
         return
-    print_documents(answer["documents"])
+    if answer["documents"]:
+        print_documents(answer["documents"])
     stages = (answer.get("stage_statistics") or {}).get("stages") or {}
     timings = ", ".join(f"{name} {value.get('duration_ms', 0):.1f} ms" for name, value in stages.items())
-    out.say(f"{len(answer['documents'])} documents, {answer.get('status')}; {timings}", colour="bright_black")
+    out.say(
+        f"{out.counted(len(answer['documents']), 'documents')}, {answer.get('status')}; {timings}",
+        colour="bright_black",
+    )
 
 
-def print_documents(documents: list[dict[str, Any]], *, title: str | None = None, width: int = 64) -> None:
-    """Print documents as a table: score first, then the fields that most of them have."""
+def print_documents(
+    documents: list[dict[str, Any]], *, title: str | None = None, fields: Sequence[str] | None = None
+) -> None:
+    """Print documents one a line: the score, then `fields`, or else what most of them have, as far as it fits."""
     from mixpeek_operator.cli import output as out
 
-    fields: dict[str, int] = {}
-    for document in documents:
-        for name in document:
-            if name not in _HIDDEN and not name.startswith("_"):
-                fields[name] = fields.get(name, 0) + 1
-    columns = sorted(fields, key=lambda name: -fields[name])[:6]
+    if fields is None:
+        found = Counter(name for document in documents for name in document if not _is_hidden(name))
+        fields = [name for name, _ in found.most_common()]
     rows = []
     for position, document in enumerate(documents, 1):
         score = document.get("score")
-        shown = [_short(document.get(name), width) for name in columns]
+        shown = [_text(document.get(name)) for name in fields]
         rows.append((position, f"{score:.3f}" if isinstance(score, int | float) else "", *shown))
-    out.table(["#", "SCORE", *(name.upper() for name in columns)], rows, title=title)
+    out.cards(["#", "SCORE", *(name.upper() for name in fields)], rows, title=title)
 
 
 def explain(
@@ -108,10 +113,12 @@ def explain(
 ) -> None:
     """Show how a retriever would run, without running it."""
     from mixpeek_operator.cli import output as out
-    from mixpeek_operator.cli.client import connect
+    from mixpeek_operator.cli.client import connect, quoted
 
     with connect(server, api_key) as client:
-        answer = client.post(f"/v1/retrievers/{retriever}/explain", {"inputs": inputs_of(input_)}, namespace=namespace)
+        answer = client.post(
+            f"/v1/retrievers/{quoted(retriever)}/explain", {"inputs": inputs_of(input_)}, namespace=namespace
+        )
     if output is not Output.TABLE:
         out.emit(answer, output)
         return
@@ -127,13 +134,15 @@ def explain(
         )
         for step in answer["execution_plan"]
     ]
-    out.table(["#", "STAGE", "TYPE", "#IN", "#OUT", "TIME", "CREDITS"], rows)
+    out.table(["#", "STAGE", "TYPE", "IN", "OUT", "TIME", "CREDITS"], rows)
 
 
-def _short(value: Any, width: int) -> str:
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    text = " ".join(text.split())
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def _is_hidden(name: str) -> bool:
+    return name in _HIDDEN or name.startswith("_")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def register(app: typer.Typer) -> None:
