@@ -78,8 +78,9 @@ def main() -> int:
         output.say(f"server {url}, log {_short(STATE / 'server.log')}\n")
         if not _apply(client):
             return 1
-        if not all([_ingest(client, bucket) for bucket in BUCKETS]):
-            return 1
+        for bucket in BUCKETS:
+            if not _ingest(client, bucket):
+                return 1
         for question in QUESTIONS:
             path = f"/v1/retrievers/{question.retriever}/execute"
             answer = client.post(path, {"inputs": question.inputs, "limit": 5}, namespace=NAMESPACE)
@@ -171,11 +172,13 @@ def _upload(client: Client, bucket: str, path: Path) -> None:
 def _farewell(url: str, *, stays: bool) -> None:
     ctl = _short(Path(sys.executable).parent / "mixpeekctl")
     serve = f"{ctl} serve --data {_short(STATE / 'data')} --port {url.rsplit(':', 1)[1]}"
-    start = "The server runs until you press Ctrl-C. Go on in another terminal:" if stays else "Go on with"
+    if stays:
+        first = "The server runs until you press Ctrl-C. Go on in another terminal:"
+    else:
+        first = f"Go on with\n  {serve} &"
     output.say(
         f"""
-{start}
-{"" if stays else f"  {serve} &\n"}\
+{first}
   export MIXPEEK_SERVER={url} MIXPEEK_NAMESPACE={NAMESPACE}
   export MIXPEEK_API_KEY=$(cat {_short(STATE / "api-key")})
   {ctl} get all
