@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
+from mixpeek_operator.core.rest import vector_index
 
 
 def stage_item(info: StageInfo) -> dict[str, Any]:
@@ -67,17 +68,13 @@ def extractor_discovery(info: ExtractorInfo) -> dict[str, Any]:
 
 
 def vector_item(info: ExtractorInfo, index: VectorIndex) -> dict[str, Any]:
-    """Return a vector index as a collection's `vector_indexes` and the extractor list show it."""
+    """Return a vector index as the lists of extractors show it: what it is for, and the index itself."""
     return {
-        "name": index.name,
-        "output": index.output,
+        "name": index.output,
         "description": index.description,
-        "type": index.type,
-        "dimensions": index.dimensions,
-        "distance": index.distance,
-        "datatype": index.datatype,
-        "inference_model": index.inference_model or None,
+        "type": "single",
         "feature_uri": uri(info, index),
+        "index": vector_index(index),
     }
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core import refs
+from mixpeek_operator.core.directory import CollectionInfo
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.filters import equals, matches
-from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.core.listing import ListQuery
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import Facts, RestView
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion.paging import seal, unseal
+from mixpeek_operator.kinds.collection.rest import output_properties
 
 
 async def facts_of(
@@ -31,7 +33,26 @@ async def facts_of(
             # Not reconciled yet: the declaration can be shown, its features cannot.
             collection = None
     counts = await _counts(services, scope, kind, view, resource, namespace_id) if counted else {}
-    return Facts(spec=spec, namespace_id=namespace_id, catalog=services.catalog, counts=counts, collection=collection)
+    return Facts(
+        spec=spec,
+        namespace_id=namespace_id,
+        catalog=services.catalog,
+        counts=counts,
+        collection=collection,
+        source_properties=await _source(services, collection, frozenset()) if collection else {},
+    )
+
+
+async def _source(services: Services, info: CollectionInfo, above: frozenset[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the schema of what feeds a collection; of several sources the first that has a field says its type."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for id in reversed(info.source_ids):
+        if info.source_type == "bucket":
+            found |= (await services.directory.bucket(info.namespace_id, id)).properties
+        elif id not in above:
+            inner = await services.directory.collection(info.namespace_id, id)
+            found |= output_properties(services.catalog, inner, await _source(services, inner, above | {id}))
+    return found
 
 
 async def with_ids(services: Services, scope: Scope, kind: str, resource: Resource) -> dict[str, Any]:
@@ -59,7 +80,16 @@ async def _counts(
         return dict(await services.objects.stats(namespace_id, resource.id))
     if kind == "Collection":
         return {"document_count": await _documents(services, namespace_id, resource.id)}
-    inside = Scope(scope.organization, namespace_id, resource.name)
+    return await _inside(services, Scope(scope.organization, namespace_id, resource.name), namespace_id)
+
+
+async def stats_of_namespace(services: Services, scope: Scope, namespace: Resource) -> dict[str, Any]:
+    """Return the wire's NamespaceStatsResponse."""
+    counts = await _inside(services, Scope(scope.organization, namespace.id, namespace.name), namespace.id)
+    return {"namespace_id": namespace.id, "document_count_complete": True, **counts}
+
+
+async def _inside(services: Services, inside: Scope, namespace_id: str) -> dict[str, int]:
     return {
         "document_count": await _documents(services, namespace_id, None),
         "bucket_count": len(await services.resources.find(inside, "Bucket")),
@@ -77,8 +107,12 @@ async def _documents(services: Services, namespace_id: str, collection_id: str |
     return counted
 
 
-def page_of(items: list[tuple[dict[str, Any], Resource]], query: ListQuery, *, name_of: str, scope: str) -> ListPage:
-    """Return one page of (answer, resource) pairs that are all in memory: searched, filtered, sorted, cut.
+Shown = tuple[dict[str, Any], Resource]
+"""A resource and its answer, perhaps without counts."""
+
+
+def page_of(items: list[Shown], query: ListQuery, *, name_of: str, scope: str) -> tuple[list[Shown], int, str | None]:
+    """Return one page of what is all in memory (searched, filtered, sorted, cut), the total and the next cursor.
 
     `name_of` is the field of an answer that holds its name; `scope` says what is listed, so that a cursor of
     another list is refused.
@@ -96,7 +130,7 @@ def page_of(items: list[tuple[dict[str, Any], Resource]], query: ListQuery, *, n
     start = int(position["offset"]) if position else query.offset
     end = start + query.limit
     more = seal(query, scope, {"offset": end}) if end < len(items) else None
-    return ListPage(items[start:end], len(items), more)
+    return items[start:end], len(items), more
 
 
 def _mentions(answer: Mapping[str, Any], name_of: str, wanted: str) -> bool:

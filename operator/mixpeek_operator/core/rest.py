@@ -22,6 +22,8 @@ class Facts:
     counts: Mapping[str, int] = field(default_factory=dict)
     """`document_count`, `object_count`, `total_size_bytes`, `bucket_count`, `collection_count`."""
     collection: CollectionInfo | None = None
+    source_properties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Schema of what feeds a collection: field → `{type, …}`."""
 
 
 @dataclass(frozen=True, slots=True)

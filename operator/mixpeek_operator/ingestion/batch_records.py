@@ -218,7 +218,7 @@ def render_batch(
         "documents_written": batch["counters"]["documents"],
         "documents_deleted": batch["counters"]["deleted"],
         "error": batch["failure_reason"],
-        "failure_reason": batch["failure_reason"],
+        "failure_reason": batch["failure_reason"] or _partly(batch),
         "failure_category": batch["failure_category"],
         "error_summary": summary or None,
         "failed_objects": failed,
@@ -234,6 +234,42 @@ def render_batch(
         "last_activity_at": batch["updated_at"],
         "created_at": batch["created_at"],
         "updated_at": batch["updated_at"],
+    }
+
+
+def _partly(batch: Mapping[str, Any]) -> str | None:
+    if batch["status"] != "COMPLETED_WITH_ERRORS":
+        return None
+    return f"{batch['failed_object_count']} of {batch['item_count']} objects failed; failed_objects says why"
+
+
+def audit_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the accounts of a batch: what each collection read, and that it was processed, skipped or failed."""
+    collections = []
+    for step in batch["steps"]:
+        counters = step["counters"]
+        accounted = counters["processed"] + counters["skipped"] + counters["failed"]
+        collections.append(
+            {
+                "collection_id": step["collection_id"],
+                "tier_num": step["tier"],
+                "status": step["status"],
+                **counters,
+                "balanced": counters["read"] == accounted,
+            }
+        )
+    complete = batch["status"] in ("COMPLETED", "COMPLETED_WITH_ERRORS")
+    expected = int(batch["pass_items"] or batch["item_count"])
+    roots = [item for item in collections if item["tier_num"] == 0]
+    lost = complete and any(item["read"] < expected for item in roots)
+    return {
+        "batch_id": batch["batch_id"],
+        "status": batch["status"],
+        "object_count": batch["item_count"],
+        "failed_object_count": batch["failed_object_count"],
+        "collections": collections,
+        "all_balanced": all(item["balanced"] for item in collections),
+        "has_lost_objects": lost,
     }
 
 

@@ -17,6 +17,7 @@ from mixpeek_operator.ingestion.batch_records import (
     ITEMS,
     ITEMS_PER_RECORD,
     SHOWN_FAILURES,
+    audit_of,
     check_strategy,
     failures_of,
     item_id,
@@ -91,6 +92,10 @@ class Batches:
     async def get(self, scope: Scope, bucket: str | None, batch_id: str) -> dict[str, Any]:
         """Return a batch with its progress; `bucket` None finds it in any bucket of the namespace."""
         return await self._shown(await self._record(scope, bucket, batch_id))
+
+    async def audit(self, scope: Scope, bucket: str, batch_id: str) -> dict[str, Any]:
+        """Return the accounts of a batch: nothing it was given may be missing from them."""
+        return audit_of((await self._record(scope, bucket, batch_id)).body)
 
     async def list(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
@@ -18,7 +19,7 @@ from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion.content import kind_of
 from mixpeek_operator.ingestion.objects import Objects
-from mixpeek_operator.ingestion.records import list_records, namespace_of, timestamp
+from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
 from mixpeek_operator.ingestion.schema import validate
 from mixpeek_operator.ingestion.tasks import Tasks, TaskStatus
 from mixpeek_operator.ports.blobs import BlobInfo, BlobStore
@@ -121,6 +122,22 @@ class Uploads:
             name=f"uploads/{info.id}",
             render=_render,
         )
+
+    async def stats(self, scope: Scope, bucket: str) -> dict[str, Any]:
+        """Return how many uploads a bucket has, by status, and their size in bytes."""
+        info = await self._directory.bucket(namespace_of(scope), bucket)
+        sizes: list[int] = []
+        statuses: Counter[str] = Counter()
+        async for record in scan(self._metadata, TABLE, info.namespace_id, equals("bucket_id", info.id)):
+            sizes.append(int(record.body.get("file_size_bytes") or 0))
+            statuses[str(record.body["status"])] += 1
+        return {
+            "total_uploads": len(sizes),
+            "total_size_bytes": sum(sizes),
+            "uploads_by_status": dict(statuses),
+            "avg_file_size_bytes": sum(sizes) / len(sizes) if sizes else 0.0,
+            "unique_buckets": 1 if sizes else 0,
+        }
 
     async def delete(self, scope: Scope, bucket: str, upload_id: str, *, delete_s3_object: bool = True) -> None:
         """Forget an upload and, unless an object uses it, its file."""

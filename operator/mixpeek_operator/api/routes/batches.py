@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
@@ -14,6 +16,7 @@ from mixpeek_operator.api.scope import Namespaced, OfOrganization
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.errors import Problem, SpecError
 from mixpeek_operator.core.listing import ListQuery
+from mixpeek_operator.core.scope import Scope
 
 ROOT = "/v1/buckets/{bucket_identifier}/batches"
 ONE = f"{ROOT}/{{batch_id}}"
@@ -25,6 +28,7 @@ def router(services: Services) -> Routes:
     routes = Routes(tags=["Bucket Batches"])
     _batches(routes, services)
     _running(routes, services)
+    _anywhere(routes, services)
     _tasks(routes, services)
     return routes
 
@@ -42,17 +46,11 @@ def _batches(routes: Routes, services: Services) -> None:
 
     @routes.post(f"{ROOT}/list", summary="List batches")
     async def list_batches(where: Namespaced, bucket_identifier: str, query: Listing, body: JsonObject) -> Json:
-        page = await services.batches.list(
-            where, bucket_identifier, query, status=body.get("status"), collection_id=body.get("collection_id")
-        )
-        shown = lists.envelope(page, query)
-        return Json({**shown, "total_count": shown["total_count"] or len(page.items)})
+        return await _listed(services, where, bucket_identifier, query, body)
 
     @routes.get(ROOT, summary="List batches")
     async def get_batches(where: Namespaced, bucket_identifier: str, query: Listing, status: str | None = None) -> Json:
-        page = await services.batches.list(where, bucket_identifier, query, status=status)
-        shown = lists.envelope(page, query)
-        return Json({**shown, "total_count": shown["total_count"] or len(page.items)})
+        return await _listed(services, where, bucket_identifier, query, {"status": status})
 
     @routes.get(ONE, summary="Get a batch")
     async def get_batch(where: Namespaced, bucket_identifier: str, batch_id: str) -> Json:
@@ -108,6 +106,10 @@ def _running(routes: Routes, services: Services) -> None:
         )
         return Json(found)
 
+    @routes.get(f"{ONE}/audit", summary="What became of every object of a batch")
+    async def get_batch_audit(where: Namespaced, bucket_identifier: str, batch_id: str) -> Json:
+        return Json(await services.batches.audit(where, bucket_identifier, batch_id))
+
     @routes.get(f"{ONE}/logs", summary="What happened, line by line")
     async def get_batch_logs(
         where: Namespaced, bucket_identifier: str, batch_id: str, tier_num: int | None = None
@@ -119,6 +121,33 @@ def _running(routes: Routes, services: Services) -> None:
         """Run a collection over all that feeds it."""
         started = await services.batches.trigger_collection(where, collection_identifier, body)
         return Json(started, status_code=202)
+
+
+def _anywhere(routes: Routes, services: Services) -> None:
+    """Batches of a namespace, whatever their bucket."""
+
+    @routes.post("/v1/batches/list", tags=["Batches"], summary="List batches of all buckets")
+    async def list_all_batches(where: Namespaced, query: Listing, body: JsonObject) -> Json:
+        return await _listed(services, where, None, query, body)
+
+    @routes.get("/v1/batches/{batch_id}", tags=["Batches"], summary="Get a batch of any bucket")
+    async def get_any_batch(where: Namespaced, batch_id: str) -> Json:
+        return Json(await services.batches.get(where, None, batch_id))
+
+    @routes.post("/v1/batches/{batch_id}/cancel", tags=["Batches"], summary="Stop a batch of any bucket")
+    async def cancel_any_batch(where: Namespaced, batch_id: str) -> Json:
+        return Json(await services.batches.cancel(where, None, batch_id))
+
+
+async def _listed(
+    services: Services, where: Scope, bucket: str | None, query: ListQuery, asked: Mapping[str, Any]
+) -> Json:
+    # The wire wants the total of batches in every answer.
+    query = replace(query, include_total=True)
+    page = await services.batches.list(
+        where, bucket, query, status=asked.get("status"), collection_id=asked.get("collection_id")
+    )
+    return Json(lists.envelope(page, query))
 
 
 def _tasks(routes: Routes, services: Services) -> None:

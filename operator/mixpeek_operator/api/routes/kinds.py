@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from mixpeek_operator.api import bodies, lists, scope
-from mixpeek_operator.api.declared import facts_of, page_of
+from mixpeek_operator.api.declared import facts_of, page_of, stats_of_namespace
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
@@ -43,7 +43,24 @@ def router(services: Services) -> Routes:
     routes = Routes(tags=["Resources"])
     for kind, view in views(services.kinds).items():
         _add(routes, services, kind, view)
+    _stats(routes, services)
     return routes
+
+
+def _stats(routes: Routes, services: Services) -> None:
+    @routes.get("/v1/namespaces/{namespace_identifier}/stats", tags=["Namespaces"], summary="What a namespace holds")
+    async def get_namespace_stats(where: scope.OfOrganization, namespace_identifier: str) -> Json:
+        found = await services.resources.get(where, "Namespace", namespace_identifier)
+        return Json(await stats_of_namespace(services, where, found))
+
+    @routes.post("/v1/namespaces/stats/batch", tags=["Namespaces"], permission="read")
+    async def get_namespace_stats_batch(where: scope.OfOrganization, body: bodies.JsonObject) -> Json:
+        """What several namespaces hold; one that does not exist is left out."""
+        wanted = body.get("namespace_ids")
+        if not isinstance(wanted, list) or not all(isinstance(item, str) for item in wanted):
+            raise SpecError.of([Problem("list_type", "send ids as a list", location=("body", "namespace_ids"))])
+        found = [item for item in await services.resources.find(where, "Namespace") if item.id in wanted]
+        return Json({"stats": {item.id: await stats_of_namespace(services, where, item) for item in found}})
 
 
 def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
@@ -103,10 +120,12 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         deciding = fields(query.filters) | {field for field, _ in query.sort}
         counted = not deciding.isdisjoint(view.counted)
         items = [(await shown(where, item, counted=counted), item) for item in found]
-        page = page_of(items, query, name_of=f"{noun}_name", scope=f"{where.namespace_id}/{view.path}")
-        answers = [await shown(where, item) for _, item in page.items] if view.counted else [a for a, _ in page.items]
-        answered = ListPage(answers, page.total, page.next_cursor)
-        return Json({**lists.envelope(answered, query), "total": page.total})
+        chosen, total, cursor = page_of(items, query, name_of=f"{noun}_name", scope=f"{where.namespace_id}{view.path}")
+        if view.counted and not counted:
+            answers = [await shown(where, item) for _, item in chosen]
+        else:
+            answers = [answer for answer, _ in chosen]
+        return Json({**lists.envelope(ListPage(answers, total, cursor), query), "total": total})
 
     async def shown(where: Scope, resource: Resource, *, counted: bool = True) -> dict[str, Any]:
         return view.render(resource, await facts_of(services, where, kind, view, resource, counted=counted))

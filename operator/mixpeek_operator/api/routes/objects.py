@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Response
 
 from mixpeek_operator.api import lists
-from mixpeek_operator.api.bodies import JsonObject
+from mixpeek_operator.api.bodies import JsonObject, wants_links
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.scope import Namespaced
@@ -39,13 +39,25 @@ def router(services: Services) -> Routes:
             raise SpecError.of([Problem("list_type", "send the objects as a list", location=("body", "objects"))])
         return Json(await services.objects.create_many(where, bucket_identifier, items, policy=policy))
 
+    async def listed(where: Any, bucket: str, query: ListQuery, links: bool) -> Json:
+        page = await services.objects.list(where, bucket, query, return_presigned_urls=links)
+        return Json(lists.envelope(page, query))
+
     @routes.get(ROOT, summary="List objects")
-    async def get_objects(where: Namespaced, bucket_identifier: str, query: Listing) -> Json:
-        return Json(lists.envelope(await services.objects.list(where, bucket_identifier, query), query))
+    async def get_objects(
+        where: Namespaced, bucket_identifier: str, query: Listing, return_presigned_urls: Flag = False
+    ) -> Json:
+        return await listed(where, bucket_identifier, query, return_presigned_urls)
 
     @routes.post(f"{ROOT}/list", summary="List objects")
-    async def list_objects(where: Namespaced, bucket_identifier: str, query: Listing) -> Json:
-        return Json(lists.envelope(await services.objects.list(where, bucket_identifier, query), query))
+    async def list_objects(
+        where: Namespaced,
+        bucket_identifier: str,
+        query: Listing,
+        body: JsonObject,
+        return_presigned_urls: Flag = False,
+    ) -> Json:
+        return await listed(where, bucket_identifier, query, wants_links(body, return_presigned_urls))
 
     @routes.post(f"{ROOT}/aggregate", summary="Group and aggregate objects")
     async def aggregate_objects(where: Namespaced, bucket_identifier: str, body: JsonObject) -> Json:

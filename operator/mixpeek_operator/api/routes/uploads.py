@@ -32,7 +32,8 @@ def router(services: Services) -> Routes:
 
     @routes.post(f"{ROOT}/list", summary="List uploads")
     async def list_uploads(where: Namespaced, bucket_identifier: str, query: Listing) -> Json:
-        return Json(lists.envelope(await services.uploads.list(where, bucket_identifier, query), query))
+        shown = lists.envelope(await services.uploads.list(where, bucket_identifier, query), query)
+        return Json({**shown, "stats": await services.uploads.stats(where, bucket_identifier)})
 
     @routes.post(f"{ROOT}/confirm/batch", summary="Confirm many uploads")
     async def confirm_uploads(where: Namespaced, bucket_identifier: str, body: JsonObject) -> Json:

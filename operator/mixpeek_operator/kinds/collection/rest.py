@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from mixpeek_operator.core.directory import Feature
+from mixpeek_operator.core.catalog import Catalog
+from mixpeek_operator.core.directory import CollectionInfo, Feature
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import Facts, RestView, extractor_id, times, vector_index
 
@@ -23,8 +25,12 @@ def render(resource: Resource, facts: Facts) -> dict[str, Any]:
         "collection_id": resource.id,
         "collection_name": resource.name,
         "description": spec.get("description"),
-        "input_schema": spec.get("input_schema"),
-        "output_schema": {"properties": _properties(facts.catalog.output_schema(name, version, parameters))},
+        "input_schema": spec.get("input_schema") or {"properties": dict(facts.source_properties)},
+        "output_schema": {
+            "properties": output_properties(facts.catalog, facts.collection, facts.source_properties)
+            if facts.collection
+            else _properties(facts.catalog.output_schema(name, version, parameters))
+        },
         "feature_extractor": {
             "feature_extractor_name": name,
             "version": version,
@@ -54,22 +60,23 @@ def render(resource: Resource, facts: Facts) -> dict[str, Any]:
 def indexed(feature: Feature) -> dict[str, Any]:
     """Return one item of `vector_indexes`: the index itself and, under `index`, the same once more."""
     index = vector_index(feature.index)
-    return {**index, "feature_uri": feature.uri, "index": index, "source": "extractor"}
+    return {**index, "feature_uri": feature.uri, "index": index}
 
 
-def described(feature: Feature, *, primary: bool) -> dict[str, Any]:
-    """Return one item of `GET …/features`."""
-    return {
-        "feature_address": feature.uri,
-        "feature_uri": feature.uri,
-        "feature_extractor_name": feature.extractor,
-        "version": feature.version,
-        "vector_index": vector_index(feature.index),
-        "primary": primary,
-    }
+def output_properties(
+    catalog: Catalog, info: CollectionInfo, source: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return the fields of a collection's documents: the extractor's own, those copied, and the vectors."""
+    found = {name: dict(field) for name, field in source.items()} if info.include_all_source_fields else {}
+    for path, target in info.field_passthrough:
+        found[target] = dict(source.get(path) or {"type": "object"})
+    found |= _properties(catalog.output_schema(info.extractor, info.version, info.parameters))
+    for feature in info.features:
+        found[feature.index.name] = {"type": "array", "description": feature.index.description}
+    return found
 
 
-def _properties(schema: Any) -> dict[str, Any]:
+def _properties(schema: Any) -> dict[str, dict[str, Any]]:
     """JSON schema types as the wire's field types."""
     wire: dict[str, Any] = {}
     for name, value in (schema.get("properties") or {}).items():
