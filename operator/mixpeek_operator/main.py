@@ -32,6 +32,7 @@ from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.lifecycle import Backends
+from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.queue import Queue
 from mixpeek_operator.core.resources import Resources
 from mixpeek_operator.core.scope import Scope
@@ -150,7 +151,8 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         signatures = Signatures(metadata, vectors, clock)
         derived = DerivedDocuments(vectors, directory, signatures)
         fetch = GuardedFetch(allow_cidrs=settings.outbound_allow_cidrs)
-        objects = Objects(metadata, blobs, directory, clock, BlobIntake(blobs, metadata, fetch), derived)
+        links = Links(blobs, expires_s=settings.signed_url_expiry_s)
+        objects = Objects(metadata, blobs, directory, clock, BlobIntake(blobs, metadata, fetch), derived, links)
         tasks = Tasks(metadata, clock)
         uploads = Uploads(
             metadata,
@@ -174,8 +176,8 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             chores=(uploads.expire,),
         )
         batches = Batches(metadata, vectors, directory, objects, clock, on_submit=worker.wake)
-        documents = Documents(vectors, directory, signatures, derived, clock)
-        retrieval = Retrieval(directory, vectors, inference, metadata, cache, clock, registry=stages)
+        documents = Documents(vectors, directory, signatures, derived, clock, links)
+        retrieval = Retrieval(directory, vectors, inference, metadata, cache, clock, links, registry=stages)
         counts = DocumentCounts(documents)
         manifest = ManifestService(
             store=store,
@@ -223,6 +225,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         )
         bootstrap = await organizations.bootstrap(settings.api_key.get_secret_value() if settings.api_key else None)
         try:
+            await metadata.expire_leases()
             await queue.start()
             running.start("batch worker", worker.run(running.stop))
             await manifest.recover()

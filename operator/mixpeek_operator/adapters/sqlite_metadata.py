@@ -189,6 +189,14 @@ class SqliteMetadata:
 
         return await self._db.write(work)
 
+    async def expire_leases(self) -> None:
+        """Free what a process that died still held; for the one process that has the data directory, at its start."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE records SET body=json_set(body, '$.lease_until', 0) WHERE lease_until > 0")
+
+        await self._db.write(work)
+
     async def health(self) -> None:
         await self._db.read(lambda connection: connection.execute("SELECT 1").fetchone())
 
