@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -46,6 +46,11 @@ async def json_object(request: Request) -> dict[str, Any]:
 
 JsonObject = Annotated[dict[str, Any], Depends(json_object)]
 """The JSON object of the body, as a parameter of a route."""
+
+
+def wants_links(body: Mapping[str, Any], asked: bool) -> bool:
+    """Whether the query or the body asks for download links, in the SDK's spelling or the documentation's."""
+    return asked or bool(body.get("return_presigned_urls") or body.get("return_urls"))
 
 
 def parse(model: type[M], value: Any) -> M:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mixpeek_operator.core.clock import Clock
@@ -10,6 +11,7 @@ from mixpeek_operator.core.directory import CollectionInfo, Directory
 from mixpeek_operator.core.errors import MixpeekError, NotFoundError, Place, Problem, SpecError
 from mixpeek_operator.core.filters import parse
 from mixpeek_operator.core.ids import point_id, random
+from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion import aggregate as aggregation
@@ -49,20 +51,34 @@ class Documents:
         signatures: Signatures,
         derived: DerivedDocuments,
         clock: Clock,
+        links: Links,
     ) -> None:
         self._vectors = vectors
         self._directory = directory
         self._signatures = signatures
         self._derived = derived
         self._clock = clock
+        self._links = links
 
     async def get(
-        self, scope: Scope, collection: str, document_id: str, *, return_vectors: bool = False
+        self,
+        scope: Scope,
+        collection: str,
+        document_id: str,
+        *,
+        return_vectors: bool = False,
+        return_presigned_urls: bool = False,
     ) -> dict[str, Any]:
-        """Return one document. Raises NotFoundError outside the collection."""
+        """Return one document, on request with download links of its object's files in `document_blobs`.
+
+        Raises NotFoundError outside the collection.
+        """
         info = await self._info(scope, collection)
         point = await self._point(info, document_id)
-        return (await rendered(self._vectors, info, [point], vectors=return_vectors))[0]
+        found = await rendered(self._vectors, info, [point], vectors=return_vectors)
+        if return_presigned_urls:
+            found = await self._links.of_documents(info.namespace_id, found)
+        return found[0]
 
     async def list(
         self,
@@ -71,13 +87,22 @@ class Documents:
         query: ListQuery,
         *,
         return_vectors: bool = False,
+        return_presigned_urls: bool = False,
         group_by: str | None = None,
     ) -> ListPage:
         """Return a page of documents, or with `group_by` of groups `{group_key, documents, count}`."""
         info = await self._info(scope, collection)
         if group_by:
-            return await list_groups(self._vectors, info, query, group_by, vectors=return_vectors)
-        return await list_page(self._vectors, info, query, vectors=return_vectors)
+            page = await list_groups(self._vectors, info, query, group_by, vectors=return_vectors)
+        else:
+            page = await list_page(self._vectors, info, query, vectors=return_vectors)
+        if not return_presigned_urls:
+            return page
+        sign = self._links.of_documents
+        if not group_by:
+            return replace(page, items=await sign(info.namespace_id, page.items))
+        groups = [{**group, "documents": await sign(info.namespace_id, group["documents"])} for group in page.items]
+        return replace(page, items=groups)
 
     async def create(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Store a document as given, with `vectors` (by vector name) or `features[].vectors`; nothing is embedded."""

@@ -35,6 +35,8 @@ class Source:
     chain: tuple[Mapping[str, Any], ...] = ()
     blobs: tuple[Mapping[str, Any], ...] = ()
     vectors: Mapping[str, Any] = field(default_factory=dict)
+    source_blobs: tuple[Mapping[str, Any], ...] = ()
+    """Of a document: what it says about the blobs of the object it comes from."""
 
 
 def fingerprint(source: Source, collection: CollectionInfo) -> str:
@@ -83,19 +85,28 @@ def payload(
             "document_id": document_id,
             "collection_id": collection.id,
             "lineage": lineage,
-            "source_blobs": [_blob_reference(blob) for blob in source.blobs],
+            "source_blobs": [*source.source_blobs, *(_blob_reference(blob) for blob in source.blobs)],
             **internal,
         },
     }
 
 
 def _blob_reference(blob: Mapping[str, Any]) -> dict[str, Any]:
-    """A link back to a blob of the object, without its content."""
-    return {
+    """A link back to a blob of the object, without its content; of a file also what a download wants to know."""
+    properties, details = blob.get("properties") or {}, blob.get("details") or {}
+    reference = {
         "blob_id": blob.get("blob_id"),
         "blob_property": blob.get("property"),
         "blob_type": blob.get("type"),
-        **({"key": blob["properties"]["key"]} if "key" in blob.get("properties", {}) else {}),
+    }
+    if "key" not in properties:
+        return reference
+    file = {name: details.get(name) for name in ("filename", "size_bytes", "mime_type", "hash")}
+    file["source_url"] = properties.get("source_url")
+    return {
+        **reference,
+        "key": properties["key"],
+        **{name: value for name, value in file.items() if value is not None},
     }
 
 
@@ -116,6 +127,7 @@ def source_of_document(stored: Mapping[str, Any], vectors: Mapping[str, Any] | N
         fields=user_fields(stored),
         chain=tuple(above.get("chain") or ()),
         vectors=vectors or {},
+        source_blobs=tuple(internal.get("source_blobs") or ()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mixpeek_operator.core.clock import Clock
@@ -18,6 +19,7 @@ from mixpeek_operator.core.errors import (
 )
 from mixpeek_operator.core.filters import all_of, equals, parse
 from mixpeek_operator.core.ids import derived, random
+from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion import aggregate as aggregation
@@ -46,6 +48,7 @@ class Objects:
         clock: Clock,
         intake: BlobIntake,
         documents: DerivedDocuments,
+        links: Links,
     ) -> None:
         self._metadata = metadata
         self._blobs = blobs
@@ -53,6 +56,7 @@ class Objects:
         self._clock = clock
         self._intake = intake
         self._documents = documents
+        self._links = links
 
     async def create(
         self, scope: Scope, bucket: str, body: Mapping[str, Any], *, policy: str | None = None
@@ -102,20 +106,18 @@ class Objects:
     async def get(
         self, scope: Scope, bucket: str, object_id: str, *, return_presigned_urls: bool = False
     ) -> dict[str, Any]:
-        """Return one object; with `return_presigned_urls` each file carries a download link of one hour."""
+        """Return one object; with `return_presigned_urls` each file carries a download link."""
         info = await self._directory.bucket(namespace_of(scope), bucket)
         record = await self._record(info, object_id)
         answer = _render(record.body)
-        if return_presigned_urls:
-            for blob in answer["blobs"]:
-                if key := blob["properties"].get("key"):
-                    blob["presigned_url"] = await self._blobs.download_url(key, expires_s=3600)
-        return answer
+        return await self._linked(info, answer) if return_presigned_urls else answer
 
-    async def list(self, scope: Scope, bucket: str, query: ListQuery) -> ListPage:
+    async def list(
+        self, scope: Scope, bucket: str, query: ListQuery, *, return_presigned_urls: bool = False
+    ) -> ListPage:
         """Return a page of objects; filters address user fields by name, and `metadata.x` inside metadata."""
         info = await self._directory.bucket(namespace_of(scope), bucket)
-        return await list_records(
+        page = await list_records(
             self._metadata,
             TABLE,
             info.namespace_id,
@@ -124,6 +126,9 @@ class Objects:
             name=f"objects/{info.id}",
             render=_render,
         )
+        if not return_presigned_urls:
+            return page
+        return replace(page, items=[await self._linked(info, item) for item in page.items])
 
     async def update(self, scope: Scope, bucket: str, object_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Merge fields, metadata and blobs (by property) into an object; null removes a field.
@@ -179,15 +184,8 @@ class Objects:
 
     async def stats(self, namespace_id: str, bucket_id: str) -> dict[str, int]:
         """Return `object_count` and `total_size_bytes` of a bucket."""
-        count = size = 0
-        async for record in scan(self._metadata, TABLE, namespace_id, equals("bucket_id", bucket_id)):
-            count += 1
-            size += int(record.body.get("_size") or 0)
-        return {"object_count": count, "total_size_bytes": size}
-
-    async def count(self, namespace_id: str, bucket_id: str) -> int:
-        """Return the number of objects of a bucket; quicker than `stats`."""
-        return await self._metadata.count(TABLE, namespace_id, equals("bucket_id", bucket_id))
+        count, size = await self._metadata.total(TABLE, namespace_id, "_size", equals("bucket_id", bucket_id))
+        return {"object_count": count, "total_size_bytes": int(size)}
 
     async def aggregate(self, scope: Scope, bucket: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Group and aggregate the objects of a bucket."""
@@ -223,6 +221,9 @@ class Objects:
             shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
             raise NotFoundError(f"not in this bucket: {shown}", details={"missing_object_ids": missing[:100]})
         return unique
+
+    async def _linked(self, info: BucketInfo, answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "blobs": await self._links.of_blobs(info.namespace_id, answer["blobs"])}
 
     async def _record(self, info: BucketInfo, object_id: str) -> Any:
         record = await self._metadata.get(TABLE, info.namespace_id, object_id)

@@ -12,6 +12,7 @@ from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import CollectionInfo, Directory, NamespaceInfo, RetrieverInfo
 from mixpeek_operator.core.errors import BadRequestError, MixpeekError, SpecError
 from mixpeek_operator.core.filters import Filter, parse
+from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ports.cache import Cache
@@ -43,6 +44,7 @@ class Retrieval:
         metadata: MetadataStore,
         cache: Cache,
         clock: Clock,
+        links: Links,
         *,
         registry: StageRegistry | None = None,
     ) -> None:
@@ -51,6 +53,7 @@ class Retrieval:
         self._inference = inference
         self._cache = cache
         self._clock = clock
+        self._links = links
         self._registry = registry or StageRegistry()
         self._history = History(metadata)
         self._pipelines: dict[tuple[str, str], tuple[tuple[Any, ...], Pipeline]] = {}
@@ -125,6 +128,8 @@ class Retrieval:
                 documents, info = resumed
             if request.get("return_vectors"):
                 documents = await self._with_vectors(pipeline, documents)
+            if request.get("return_presigned_urls") or request.get("return_urls"):
+                documents = await self._with_links(pipeline, documents)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -210,6 +215,23 @@ class Retrieval:
             {**document, "vectors": vectors[id]} if id in vectors else document
             for document, id in zip(documents, point_ids, strict=True)
         ]
+
+    async def _with_links(self, pipeline: Pipeline, documents: Documents) -> Documents:
+        namespace = pipeline.namespace
+        # A stage may have reshaped a document; what it was made of is then read again.
+        bare = [str(item["document_id"]) for item in documents if "_internal" not in item and "document_id" in item]
+        internals: dict[str, dict[str, Any]] = {}
+        if bare:
+            own = {collection.id for collection in pipeline.collections}
+            points = await self._vectors.get(
+                namespace.vector_collection, [ids.point_id(namespace.id, id) for id in dict.fromkeys(bare)]
+            )
+            internals = {
+                str(point.payload["document_id"]): point.payload["_internal"]
+                for point in points
+                if point.payload.get("collection_id") in own
+            }
+        return await self._links.of_documents(namespace.id, documents, internals)
 
     def _record(
         self, execution: Execution, status: str, inputs: Mapping[str, Any], returned: int, error: str | None
@@ -308,7 +330,7 @@ def _adhoc(namespace: NamespaceInfo, body: Mapping[str, Any]) -> RetrieverInfo:
         input_schema=fields_of(schema),
         cache_config={},
         budget_limits=body.get("budget_limits") or {},
-        version=0,
+        version="",
     )
 
 

@@ -18,6 +18,7 @@ from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.directory import BucketInfo, CollectionInfo, Feature, NamespaceInfo
 from mixpeek_operator.core.errors import MixpeekError, NotFoundError
 from mixpeek_operator.core.filters import matches
+from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion.batches import Batches
 from mixpeek_operator.ingestion.blobs import BlobIntake
@@ -231,10 +232,11 @@ class World:
         self.derived = DerivedDocuments(self.vectors, self.directory, self.signatures)
         self.tasks = Tasks(self.metadata, self.clock)
         intake = BlobIntake(self.blobs, self.metadata, self.fetcher)
-        self.objects = Objects(self.metadata, self.blobs, self.directory, self.clock, intake, self.derived)
+        links = Links(self.blobs, expires_s=3600)
+        self.objects = Objects(self.metadata, self.blobs, self.directory, self.clock, intake, self.derived, links)
         self.uploads = Uploads(self.metadata, self.blobs, self.directory, self.objects, self.tasks, self.clock)
         self.batches = Batches(self.metadata, self.vectors, self.directory, self.objects, self.clock)
-        self.documents = Documents(self.vectors, self.directory, self.signatures, self.derived, self.clock)
+        self.documents = Documents(self.vectors, self.directory, self.signatures, self.derived, self.clock, links)
 
     def bucket(self, name: str = "texts", *, unique_key: Any = None, **properties: Any) -> BucketInfo:
         declared = properties or {

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.memory_cache import MemoryCache
 from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
 from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
@@ -18,6 +19,7 @@ from mixpeek_operator.core.catalog import VectorIndex
 from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.directory import CollectionInfo, Feature, NamespaceInfo, RetrieverInfo
 from mixpeek_operator.core.errors import NotFoundError
+from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ports.vectors import Point, SparseVector, Vector, VectorParams
 from mixpeek_operator.retrieval.service import Retrieval
@@ -77,7 +79,9 @@ class World:
         self.scope = Scope("int_test", self.info.id, "shop")
         self.declared: dict[str, CollectionInfo] = {}
         self.retrievers: dict[str, RetrieverInfo] = {}
-        self.retrieval = Retrieval(self, self.vectors, self.inference, self.metadata, self.cache, self.clock)
+        self.blobs = LocalBlobs(path / "blobs", b"x" * 32, "http://127.0.0.1:1", self.clock)
+        links = Links(self.blobs, expires_s=60)
+        self.retrieval = Retrieval(self, self.vectors, self.inference, self.metadata, self.cache, self.clock, links)
 
     async def start(self) -> World:
         await self.vectors.create_collection(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Query
 
 from mixpeek_operator.api import lists
-from mixpeek_operator.api.bodies import JsonObject
+from mixpeek_operator.api.bodies import JsonObject, wants_links
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.scope import Namespaced
@@ -31,13 +31,16 @@ def router(services: Services) -> Routes:
 
 
 def _reading(routes: Routes, services: Services) -> None:
-    async def listed(where: Any, collection: str, query: ListQuery, body: dict[str, Any], vectors: bool) -> Json:
+    async def listed(
+        where: Any, collection: str, query: ListQuery, body: dict[str, Any], vectors: bool, links: bool
+    ) -> Json:
         group_by = body.get("group_by")
         page = await services.documents.list(
             where,
             collection,
             query,
             return_vectors=bool(body.get("return_vectors", vectors)),
+            return_presigned_urls=wants_links(body, links),
             group_by=group_by if isinstance(group_by, str) else None,
         )
         shown = lists.envelope(page, query)
@@ -47,15 +50,24 @@ def _reading(routes: Routes, services: Services) -> None:
 
     @routes.post(f"{ROOT}/list", summary="List documents")
     async def list_documents(
-        where: Namespaced, collection_identifier: str, query: Listing, body: JsonObject, return_vectors: bool = False
+        where: Namespaced,
+        collection_identifier: str,
+        query: Listing,
+        body: JsonObject,
+        return_vectors: bool = False,
+        return_presigned_urls: bool = False,
     ) -> Json:
-        return await listed(where, collection_identifier, query, body, return_vectors)
+        return await listed(where, collection_identifier, query, body, return_vectors, return_presigned_urls)
 
     @routes.get(ROOT, summary="List documents")
     async def get_documents(
-        where: Namespaced, collection_identifier: str, query: Listing, return_vectors: bool = False
+        where: Namespaced,
+        collection_identifier: str,
+        query: Listing,
+        return_vectors: bool = False,
+        return_presigned_urls: bool = False,
     ) -> Json:
-        return await listed(where, collection_identifier, query, {}, return_vectors)
+        return await listed(where, collection_identifier, query, {}, return_vectors, return_presigned_urls)
 
     @routes.get(f"{ROOT}/count", summary="Count documents")
     async def count_documents(where: Namespaced, collection_identifier: str) -> Json:
@@ -63,9 +75,19 @@ def _reading(routes: Routes, services: Services) -> None:
 
     @routes.get(ONE, summary="Get a document")
     async def get_document(
-        where: Namespaced, collection_identifier: str, document_id: str, return_vectors: bool = False
+        where: Namespaced,
+        collection_identifier: str,
+        document_id: str,
+        return_vectors: bool = False,
+        return_presigned_urls: bool = False,
     ) -> Json:
-        found = await services.documents.get(where, collection_identifier, document_id, return_vectors=return_vectors)
+        found = await services.documents.get(
+            where,
+            collection_identifier,
+            document_id,
+            return_vectors=return_vectors,
+            return_presigned_urls=return_presigned_urls,
+        )
         return Json(found)
 
     @routes.post(f"{ROOT}/aggregate", summary="Group and aggregate documents")

@@ -33,15 +33,17 @@ def _execute(routes: Routes, services: Services) -> None:
         retriever_id: str,
         body: JsonObject,
         return_presigned_urls: bool | None = None,
+        return_urls: bool | None = None,
         return_vectors: bool | None = None,
         skip_cache: bool | None = None,
     ) -> Json:
         flags = {
-            "return_presigned_urls": return_presigned_urls,
+            "return_presigned_urls": return_presigned_urls or return_urls,
             "return_vectors": return_vectors,
             "skip_cache": skip_cache,
         }
-        request = {**{name: value for name, value in flags.items() if value is not None}, **body}
+        # Either place may ask; neither takes back what the other asks for.
+        request = {**body, **{name: True for name, value in flags.items() if value}}
         return Json(await services.retrieval.execute(where, retriever_id, request))
 
     @routes.post("/v1/retrievers/execute", summary="Run stages without storing a retriever", permission="read")
