@@ -84,8 +84,8 @@ class RetrieverInfo:
     input_schema: Mapping[str, Any]
     cache_config: Mapping[str, Any]
     budget_limits: Mapping[str, Any]
-    version: int
-    """The resource's generation; a compiled pipeline is valid for (id, version)."""
+    version: str
+    """Changes with every declaration, also when one is deleted and made again under the same id."""
 
 
 class Directory(Protocol):

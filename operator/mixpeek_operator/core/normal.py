@@ -132,10 +132,15 @@ def _unknown(owner: type[BaseModel] | None, name: str) -> str:
     if issubclass(owner, SpecModel) and name in owner.refused:
         return f"{name} cannot be set here: {owner.refused[name]}"
     known = list(owner.model_fields)
-    guess = nearest(name, known) or nearest(name, [camel(field) for field in known])
+    spellings = [*known, *(camel(field) for field in known), *_aliases(owner)]
+    guess = nearest(name, spellings)
     if guess:
         return f"unknown key {name!r}; did you mean {guess!r}?"
     return f"unknown key {name!r}; known keys are {', '.join(known)}"
+
+
+def _aliases(owner: type[BaseModel]) -> list[str]:
+    return list(owner.aliases) if issubclass(owner, SpecModel) else []
 
 
 def _shown(value: Any) -> str:

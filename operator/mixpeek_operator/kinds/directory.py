@@ -175,7 +175,7 @@ class StoreDirectory:
             input_schema=spec.get("input_schema") or {},
             cache_config=spec.get("cache_config") or {},
             budget_limits=spec.get("budget_limits") or {},
-            version=resource.metadata.generation,
+            version=f"{resource.metadata.uid}/{resource.metadata.generation}",
         )
 
     def _ids(self, owner: Resource, kind: str, names: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from mixpeek_operator.core.refs import references, translate
 from mixpeek_operator.core.resource import ID_ANNOTATION, Resource
 from mixpeek_operator.manifest import kubernetes
 from mixpeek_operator.manifest.model import VERSION, Entry, Manifest
-from mixpeek_operator.manifest.text import scalar
+from mixpeek_operator.manifest.text import oversized, scalar
 
 DEFAULT_NAME = "exported-manifest"
 _LEADING = ("name", "namespace", "description")
@@ -132,7 +132,8 @@ class _Dumper(yaml.CSafeDumper):
 
 def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
     # A text that our reader takes for a number, and YAML 1.1 does not (`1e3`), needs its quotes asked for.
-    style = "|" if "\n" in value and _fits_block(value) else "'" if type(scalar(value)) is not str else None
+    quoted = type(scalar(value)) is not str or oversized(value)
+    style = "|" if "\n" in value and _fits_block(value) else "'" if quoted else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

@@ -33,6 +33,9 @@ _WORDS: dict[str, Any] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
 }
+_LEAST, _MOST = -(2**63), 2**64 - 1
+"""Whole numbers that stores and clients can hold; beyond them digits would be lost."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]")
 _TAG = "tag:yaml.org,2002:"
 _TAGGED = {f"{_TAG}int": int, f"{_TAG}float": float, f"{_TAG}bool": bool, f"{_TAG}null": type(None)}
@@ -52,11 +55,16 @@ def scalar(text: str) -> Any:
         return _WORDS[text]
     if text[0] not in "+-.0123456789" or _LEADING_ZERO.match(text):
         return text
-    if _INT.match(text) and len(text) < 64:
-        return int(text)
-    if _RADIX.match(text) and len(text) < 64:
-        return int(text, 0)
+    if _INT.match(text) or _RADIX.match(text):
+        return text if oversized(text) else int(text, 0)
     return float(text) if _FLOAT.match(text) and abs(float(text)) != float("inf") else text
+
+
+def oversized(text: str) -> bool:
+    """Whether a plain scalar is a whole number that does not fit into 64 bits."""
+    if _INT.match(text) or _RADIX.match(text):
+        return len(text) >= 64 or not _LEAST <= int(text, 0) <= _MOST
+    return False
 
 
 def path_text(path: Sequence[str | int]) -> str:
@@ -152,8 +160,15 @@ def _read_json(source: Source) -> bool:
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
+    def whole(digits: str) -> int:
+        if oversized(digits):
+            raise ValueError(f"{digits:.30} does not fit into 64 bits")
+        return int(digits)
+
     try:
-        value = json.loads(source.text, object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(source.text, object_pairs_hook=pairs, parse_constant=constant, parse_int=whole)
+        if _SURROGATE.search(source.text):
+            json.dumps(value, ensure_ascii=False).encode()  # half a character, which nothing can store
     except (ValueError, RecursionError):
         return False
     if duplicates or _deeper_than(value, MAX_DEPTH):
@@ -255,6 +270,9 @@ class _Builder:
                         value = memo[value]
                     else:
                         memo[value] = value = scalar(value)
+                        if value.__class__ is str and value[0] in "+-0123456789" and oversized(value):
+                            message = f"the whole number {value:.30} does not fit into 64 bits; put it in quotes"
+                            self.report("number_too_large", message, event.start_mark, container, key)
                 self.count += 1
                 if event.anchor is not None:
                     self.anchors[event.anchor] = (value, 1)

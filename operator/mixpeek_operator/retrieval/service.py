@@ -10,7 +10,7 @@ from typing import Any, Final
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import CollectionInfo, Directory, NamespaceInfo, RetrieverInfo
-from mixpeek_operator.core.errors import BadRequestError, MixpeekError, SpecError
+from mixpeek_operator.core.errors import BadRequestError, MixpeekError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Filter, parse
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.listing import ListPage, ListQuery
@@ -18,9 +18,9 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ports.cache import Cache
 from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.metadata import MetadataStore
-from mixpeek_operator.ports.vectors import SparseVector, VectorStore
+from mixpeek_operator.ports.vectors import SparseVector, VectorStore, not_provisioned
 from mixpeek_operator.retrieval import pagination, search
-from mixpeek_operator.retrieval.compile import Pipeline, compile_pipeline
+from mixpeek_operator.retrieval.compile import Mark, Pipeline, compile_pipeline, mark_of
 from mixpeek_operator.retrieval.execute import Execution
 from mixpeek_operator.retrieval.explain import plan_of
 from mixpeek_operator.retrieval.history import History
@@ -88,7 +88,8 @@ class Retrieval:
         documents = 0
         if pipeline.collections:
             inside = search.in_collections([collection.id for collection in pipeline.collections])
-            documents = await self._vectors.count(namespace.vector_collection, inside)
+            if await self._vectors.describe(namespace.vector_collection) is not None:
+                documents = await self._vectors.count(namespace.vector_collection, inside)
         return plan_of(pipeline, documents)
 
     async def executions(self, scope: Scope, identifier: str | None, query: ListQuery) -> ListPage:
@@ -132,13 +133,22 @@ class Retrieval:
                 documents = await self._with_links(pipeline, documents)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as failure:
+            error = await self._explained(failure, pipeline.namespace)
             self._record(
                 execution, "failed", inputs, 0, str(error) if isinstance(error, MixpeekError) else "internal error"
             )
-            raise
+            if error is failure:
+                raise
+            raise error from failure
         self._record(execution, execution.status, inputs, len(documents), None)
         return self._wire(execution, documents, info)
+
+    async def _explained(self, failure: Exception, namespace: NamespaceInfo) -> Exception:
+        """The failure, or what is behind it: a namespace that is declared and not yet provisioned."""
+        if not isinstance(failure, NotFoundError) or await self._vectors.describe(namespace.vector_collection):
+            return failure
+        return not_provisioned(namespace.name)
 
     def _begin(
         self, scope: Scope, pipeline: Pipeline, inputs: dict[str, Any], filter: Filter | None, *, depth: int
@@ -280,12 +290,12 @@ class Retrieval:
         return await self._directory.namespace(scope.organization, scope.namespace_id)
 
     async def _pipeline(self, namespace: NamespaceInfo, retriever: RetrieverInfo) -> Pipeline:
-        """The compiled pipeline, from memory while neither the retriever nor its collections have changed."""
+        """The compiled pipeline, from memory while neither the retriever nor any collection it names has changed."""
         collections = await self._collections(namespace, retriever)
         key = (namespace.id, retriever.id)
-        version = (retriever.version, *((collection.id, collection.config_signature) for collection in collections))
+        version = (retriever.version, *(mark_of(collection) for collection in collections))
         known = self._pipelines.get(key)
-        if known is not None and known[0] == version:
+        if known is not None and known[0] == version and await self._current(namespace, known[1].named):
             return known[1]
         pipeline = await self._compile(namespace, retriever, collections)
         if len(self._pipelines) >= _MAX_PIPELINES:
@@ -302,6 +312,17 @@ class Retrieval:
         if collections is None:
             collections = await self._collections(namespace, retriever)
         return await compile_pipeline(self._registry, retriever, namespace, collections, find)
+
+    async def _current(self, namespace: NamespaceInfo, named: Mapping[str, Mark]) -> bool:
+        """Whether what the stages name is what it was."""
+        for identifier, mark in named.items():
+            try:
+                found: Mark = mark_of(await self._directory.collection(namespace.id, identifier))
+            except NotFoundError:
+                found = None
+            if found != mark:
+                return False
+        return True
 
     async def _collections(self, namespace: NamespaceInfo, retriever: RetrieverInfo) -> tuple[CollectionInfo, ...]:
         return tuple(

@@ -128,7 +128,7 @@ class World:
         self.retrievers[name] = RetrieverInfo(
             f"ret_{name}", name, self.info.id, None,
             tuple(options.get("collections", ("products",))), tuple(stages), options.get("inputs", {}),
-            {}, options.get("budget", {}), known.version + 1 if known else 1,
+            {}, options.get("budget", {}), f"{known.version}+" if known else "1",
         )  # fmt: skip
         return name
 
