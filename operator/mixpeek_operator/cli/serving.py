@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +50,10 @@ def run(
     settings = settings_of(data=data, host=host, port=port)
     logging.configure(settings.log_level, settings.log_format)
     asyncio.run(_serve(settings, watch))
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A model is still being loaded, which nobody can break off; everything else is closed and on disk.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def settings_of(**given: Any) -> Settings:

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 WINDOW = 2048
 """Most texts sorted together: long enough to find others of the same length, short enough to stay in bounds."""
+_PATIENCE_S = 2.0
 
 
 class Encoder(Protocol):
@@ -85,13 +86,16 @@ class EncoderThread:
         return call.future
 
     async def close(self) -> None:
-        """Stop after the running batch; what waits fails with UnavailableError."""
+        """Stop after the running batch; what waits fails with UnavailableError.
+
+        A model that is being loaded cannot be broken off: the thread is left behind, to end with the process.
+        """
         with self._wake:
             self._closed = True
             thread = self._thread
             self._wake.notify()
         if thread is not None:
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, _PATIENCE_S)
 
     def _put(self, lane: deque[T], entry: T) -> None:
         with self._wake:
