@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixpeek_operator.core.directory import CollectionInfo
+from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.filters import And, Filter, all_of, equals, matches
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.ingestion.aggregate import order
@@ -14,7 +15,7 @@ from mixpeek_operator.ingestion.lineage import render
 from mixpeek_operator.ingestion.paging import seal, unseal
 from mixpeek_operator.ingestion.paths import MISSING, resolve
 from mixpeek_operator.ingestion.records import mentions
-from mixpeek_operator.ports.vectors import Point, VectorStore
+from mixpeek_operator.ports.vectors import Page, Point, VectorStore
 
 GROUP_DOCUMENTS = 100
 """Most documents shown per group; `count` says how many there are."""
@@ -56,7 +57,7 @@ async def stream(store: VectorStore, chosen: Selection, *, page: int = _PAGE) ->
     needle = (chosen.search or "").lower()
     after: str | None = None
     while True:
-        found = await store.scroll(chosen.collection.vector_collection, filter=chosen.pushed, limit=page, after=after)
+        found = await _scroll(store, chosen, page, after)
         for point in found.points:
             if chosen.rest is not None and not matches(chosen.rest, point.payload):
                 continue
@@ -68,10 +69,26 @@ async def stream(store: VectorStore, chosen: Selection, *, page: int = _PAGE) ->
         after = found.next
 
 
+async def _scroll(store: VectorStore, chosen: Selection, limit: int, after: str | None) -> Page:
+    """One page; nothing of a namespace whose vector collection is yet to be made."""
+    collection = chosen.collection.vector_collection
+    try:
+        return await store.scroll(collection, filter=chosen.pushed, limit=limit, after=after)
+    except NotFoundError:
+        if await store.describe(collection) is not None:
+            raise
+        return Page((), None)
+
+
 async def count(store: VectorStore, chosen: Selection) -> int:
     """Return how many documents are selected."""
     if chosen.exact:
-        return await store.count(chosen.collection.vector_collection, chosen.pushed)
+        try:
+            return await store.count(chosen.collection.vector_collection, chosen.pushed)
+        except NotFoundError:
+            if await store.describe(chosen.collection.vector_collection) is not None:
+                raise
+            return 0
     return sum([1 async for _ in stream(store, chosen)])
 
 
@@ -82,7 +99,7 @@ async def list_page(store: VectorStore, collection: CollectionInfo, query: ListQ
     position = unseal(query, name) or {}
     after = position.get("after")
     if chosen.exact and not query.sort and (after is not None or not (query.offset or position)):
-        page = await store.scroll(collection.vector_collection, filter=chosen.pushed, limit=query.limit, after=after)
+        page = await _scroll(store, chosen, query.limit, after)
         points: list[Point] = list(page.points)
         cursor = seal(query, name, {"after": page.next}) if page.next is not None else None
     else:

@@ -21,7 +21,7 @@ from mixpeek_operator.ingestion.lineage import RESERVED, render, user_fields
 from mixpeek_operator.ingestion.paths import MISSING, assign, resolve
 from mixpeek_operator.ingestion.records import namespace_of, timestamp
 from mixpeek_operator.ingestion.signatures import Signatures
-from mixpeek_operator.ports.vectors import Point, SparseVector, VectorStore
+from mixpeek_operator.ports.vectors import Point, SparseVector, VectorStore, not_provisioned
 
 MAX_BATCH = 1000
 _WRITE = 500
@@ -79,6 +79,19 @@ class Documents:
         if return_presigned_urls:
             found = await self._links.of_documents(info.namespace_id, found)
         return found[0]
+
+    async def homes(self, scope: Scope, document_ids: Sequence[str]) -> dict[str, str]:
+        """Return the id of the collection that each document is in; a document that does not exist is left out."""
+        namespace_id = namespace_of(scope)
+        # Every collection of a namespace keeps its documents in the same vector collection.
+        collections = {item.id: item for item in await self._directory.collections(namespace_id)}
+        points = [point_id(namespace_id, id) for id in document_ids]
+        found: dict[str, str] = {}
+        for place in {item.vector_collection for item in collections.values()}:
+            for point in await self._vectors.get(place, points):
+                if point.payload.get("collection_id") in collections:
+                    found[str(point.payload["document_id"])] = str(point.payload["collection_id"])
+        return found
 
     async def list(
         self,
@@ -142,7 +155,10 @@ class Documents:
             },
         }
         point = Point(point_id(info.namespace_id, id), _vectors(info, body), stored)
-        await self._vectors.upsert(info.vector_collection, [point])
+        try:
+            await self._vectors.upsert(info.vector_collection, [point])
+        except NotFoundError as error:
+            raise not_provisioned(info.namespace_id) from error
         await self._signatures.touch(info)
         return render(stored)
 
@@ -391,7 +407,12 @@ class Documents:
         self, info: CollectionInfo, ids: Sequence[str], *, with_vectors: bool = False
     ) -> dict[str, Point]:
         wanted = [point_id(info.namespace_id, id) for id in ids]
-        points = await self._vectors.get(info.vector_collection, wanted, with_vectors=with_vectors)
+        try:
+            points = await self._vectors.get(info.vector_collection, wanted, with_vectors=with_vectors)
+        except NotFoundError:
+            if await self._vectors.describe(info.vector_collection) is not None:
+                raise
+            return {}  # nothing is stored before the namespace is provisioned
         return {
             str(point.payload["document_id"]): point
             for point in points

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from mixpeek_operator.ports.vectors import Vector
 
@@ -11,9 +11,7 @@ from mixpeek_operator.ports.vectors import Vector
 class Inference(Protocol):
     """Raises ModelUnavailableError naming the setting to change; nothing ever falls back to another model."""
 
-    async def embed(
-        self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str
-    ) -> list[Vector]:
+    async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list[Vector]:
         """One vector per input; `purpose` is `document` or `query`; cached by (model, purpose, input)."""
         ...
 

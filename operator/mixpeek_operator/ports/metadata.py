@@ -70,9 +70,7 @@ class MetadataStore(Protocol):
 
     async def count(self, table: str, namespace_id: str, filter: Filter | None = None) -> int: ...
 
-    async def total(
-        self, table: str, namespace_id: str, field: str, filter: Filter | None = None
-    ) -> tuple[int, float]:
+    async def total(self, table: str, namespace_id: str, field: str, filter: Filter | None = None) -> tuple[int, float]:
         """How many records match, and the sum of a top-level number field over them (0 where it is absent)."""
         ...
 

@@ -28,9 +28,7 @@ class ResourceStore(Protocol):
 
     async def get(self, key: ResourceKey) -> Resource | None: ...
 
-    async def find(
-        self, organization: str, kind: str | None = None, *, namespace: str | None = None
-    ) -> list[Resource]:
+    async def find(self, organization: str, kind: str | None = None, *, namespace: str | None = None) -> list[Resource]:
         """Resources in name order; `namespace` is the name of the Mixpeek Namespace."""
         ...
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.core.filters import Filter
 
 
@@ -178,6 +179,14 @@ class VectorStore(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def not_provisioned(namespace: str) -> UnavailableError:
+    """Return what a call gets that needs the vector collection of a namespace before it exists."""
+    return UnavailableError(
+        f"the vectors of namespace {namespace!r} are not provisioned yet; wait until it is Ready and try again",
+        code="namespace_not_ready",
+    )
 
 
 async def scroll_all(

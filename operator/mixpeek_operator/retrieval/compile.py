@@ -13,6 +13,14 @@ from mixpeek_operator.retrieval.inputs import InputSchema
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.stage import Compilation
 
+Mark = tuple[str, str] | None
+"""A collection's id and the signature of its configuration; None for one that does not exist."""
+
+
+def mark_of(collection: CollectionInfo) -> Mark:
+    """Return what a compiled pipeline depends on of a collection."""
+    return collection.id, collection.config_signature
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -36,6 +44,8 @@ class Pipeline:
     stage_count: int
     max_credits: float | None
     max_time_ms: float | None
+    named: Mapping[str, Mark]
+    """What the collections were that its stages name, by the identifier they use."""
 
 
 async def compile_pipeline(
@@ -51,7 +61,15 @@ async def compile_pipeline(
         raise SpecError.of(problems)
     if not collections and any(stage.stage.source for stage in declared[:1]):
         raise SpecError(f"the retriever {retriever.name!r} names no collection to search", code="no_collections")
-    compilation = Compilation(namespace, collections, find_collection)
+    named: dict[str, Mark] = {}
+
+    async def find(identifier: str) -> CollectionInfo:
+        named[identifier] = None
+        found = await find_collection(identifier)
+        named[identifier] = mark_of(found)
+        return found
+
+    compilation = Compilation(namespace, collections, find)
     plans: dict[int, Any] = {}
     for item in declared:
         if item.stage.prepare is None:
@@ -77,6 +95,7 @@ async def compile_pipeline(
         len(declared),
         _positive(limits, "max_credits"),
         _positive(limits, "max_time_ms"),
+        named,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -11,7 +11,7 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 
 from mixpeek_operator.core.errors import Place, Problem, SpecError
 from mixpeek_operator.retrieval.late import LateFilter
-from mixpeek_operator.retrieval.stage import Stage
+from mixpeek_operator.retrieval.stage import Stage, StageParams
 from mixpeek_operator.retrieval.templating.errors import TemplateError
 from mixpeek_operator.retrieval.templating.template import compile_text, is_template
 
@@ -31,8 +31,10 @@ class Declared:
     output_alias: str | None = None
 
 
-def declare(stage: Stage, body: Mapping[str, Any], index: int) -> tuple[Declared | None, list[Problem]]:
-    """Validate one stage. Returns None and the problems when there are any."""
+def declare(
+    stage: Stage, body: Mapping[str, Any], index: int, inputs: Sequence[str] = ()
+) -> tuple[Declared | None, list[Problem]]:
+    """Validate one stage, and against `inputs`, if any, what its templates use. None and the problems if any."""
     config = body.get("config")
     merged: dict[str, Any] = {**(config if isinstance(config, Mapping) else {}), **body}
     parameters = merged.get("parameters")
@@ -52,9 +54,11 @@ def declare(stage: Stage, body: Mapping[str, Any], index: int) -> tuple[Declared
         return None, problems
     for path, text in _texts(parameters, (), stage.opaque):
         try:
-            compile_text(text, braces=stage.braces)
+            used = compile_text(text, braces=stage.braces).paths
         except TemplateError as error:
             problems.append(_problem("template_invalid", error.message, (*here, "parameters", *path)))
+        else:
+            problems += _undeclared(used, inputs, (*here, "parameters", *path))
     params = None
     if not problems:
         try:
@@ -63,12 +67,18 @@ def declare(stage: Stage, body: Mapping[str, Any], index: int) -> tuple[Declared
             problems += _parameter_problems(error, stage.info.parameters, (*here, "parameters"))
         except SpecError as error:
             problems.append(_problem(error.code, error.message, (*here, "parameters")))
+    if isinstance(params, StageParams):
+        for name, used in params.own_templates().items():
+            problems += _undeclared(used, inputs, (*here, "parameters", name))
     filters: dict[str, LateFilter | None] = {}
     for key in ("when", "pre_filters"):
         try:
             filters[key] = LateFilter(merged[key]) if merged.get(key) else None
         except SpecError as error:
             problems.append(_problem("invalid_filter", error.message, (*here, key)))
+        else:
+            late = filters[key]
+            problems += _undeclared(late.paths if late else (), inputs, (*here, key))
     on_error = merged.get("on_error")
     if on_error not in (None, "skip", "error", "raise"):
         problems.append(_problem("parameter_invalid", "on_error is skip or error", (*here, "on_error")))
@@ -91,6 +101,20 @@ def declare(stage: Stage, body: Mapping[str, Any], index: int) -> tuple[Declared
         ),
         [],
     )
+
+
+def _undeclared(
+    used: Iterable[tuple[str, ...]], inputs: Sequence[str], location: tuple[str | int, ...]
+) -> list[Problem]:
+    """Inputs that a template uses and the schema does not declare; a schema without inputs leaves them open."""
+    names = {path[1] for path in used if path[0] == "INPUT" and len(path) > 1}
+    problems = []
+    for name in sorted(names - set(inputs)) if inputs else ():
+        close = get_close_matches(name, inputs, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"declared are {', '.join(inputs)}"
+        message = f"the template uses the input {name!r}, which input_schema does not declare; {hint}"
+        problems.append(_problem("unknown_input", message, location))
+    return problems
 
 
 def _texts(

@@ -12,6 +12,7 @@ from mixpeek_operator.core.catalog import StageInfo
 from mixpeek_operator.core.errors import InternalError, Place, Problem
 from mixpeek_operator.retrieval import stages as builtin
 from mixpeek_operator.retrieval.declaration import Declared, declare
+from mixpeek_operator.retrieval.inputs import InputSchema
 from mixpeek_operator.retrieval.stage import Stage
 
 
@@ -46,11 +47,17 @@ class StageRegistry:
         ]
 
     def check_stages(self, stages: Sequence[Any], input_schema: Mapping[str, Any]) -> list[Problem]:
-        """Every problem of a retriever's stages: unknown stage, wrong parameter, template that does not parse."""
-        return self.declare(stages)[1]
+        """Every problem of a retriever's stages: unknown stage, wrong parameter, template that does not parse.
 
-    def declare(self, stages: Sequence[Any]) -> tuple[list[Declared], list[Problem]]:
-        """Return the stages that are right, parameters validated, and every problem of the others."""
+        Where `input_schema` declares inputs, a template may use no other.
+        """
+        return self.declare(stages, inputs=InputSchema(input_schema).names)[1]
+
+    def declare(self, stages: Sequence[Any], *, inputs: Sequence[str] = ()) -> tuple[list[Declared], list[Problem]]:
+        """Return the stages that are right, parameters validated, and every problem of the others.
+
+        `inputs` are the names that templates may use of INPUT; any when there are none.
+        """
         declared: list[Declared] = []
         problems: list[Problem] = []
         names: dict[str, int] = {}
@@ -63,7 +70,7 @@ class StageRegistry:
             if stage is None:
                 problems.append(Problem("unknown_stage", self._unknown(stage_id), place, location=("stages", index)))
                 continue
-            step, found = declare(stage, body, index)
+            step, found = declare(stage, body, index, inputs)
             problems += found
             if step is None:
                 continue

@@ -146,7 +146,10 @@ class Retrieval:
 
     async def _explained(self, failure: Exception, namespace: NamespaceInfo) -> Exception:
         """The failure, or what is behind it: a namespace that is declared and not yet provisioned."""
-        if not isinstance(failure, NotFoundError) or await self._vectors.describe(namespace.vector_collection):
+        if (
+            not isinstance(failure, NotFoundError)
+            or await self._vectors.describe(namespace.vector_collection) is not None
+        ):
             return failure
         return not_provisioned(namespace.name)
 

@@ -35,9 +35,19 @@ class StageParams(BaseModel):
     )
 
     cache_behavior: Literal["auto", "disabled", "aggressive"] | None = Field(
-        default=None, description="Whether the stage's output may be kept: auto (default), disabled or aggressive."
+        default=None,
+        description=(
+            "Whether the stage's output may be kept: auto (default), disabled or aggressive. Accepted; it does not act "
+            "yet: every stage runs."
+        ),
     )
-    cache_ttl_seconds: int | None = Field(default=None, ge=0, description="Seconds the stage's output is kept.")
+    cache_ttl_seconds: int | None = Field(
+        default=None, ge=0, description="Seconds the stage's output is kept. Accepted; it does not act yet."
+    )
+
+    def own_templates(self) -> Mapping[str, frozenset[tuple[str, ...]]]:
+        """What templates of the stage's own kind use, by parameter: those that `Stage.opaque` keeps from others."""
+        return {}
 
 
 @dataclass(slots=True)

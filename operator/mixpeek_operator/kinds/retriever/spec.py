@@ -139,7 +139,7 @@ class Budget(SpecModel):
 
 
 class CacheConfig(SpecModel):
-    """Caching of answers and of stages."""
+    """Caching of answers and of stages. Accepted and stored; it does not act yet: every execution runs."""
 
     enabled: bool = Field(default=True, description="Whether answers are kept.", examples=[True])
     ttl_seconds: int = Field(default=3600, ge=0, description="Seconds an answer is kept.", examples=[300])
@@ -177,7 +177,9 @@ class RetrieverSpec(NamespacedSpec):
         default=None, description="Limits of one execution.", examples=[{"max_time_ms": 30000}]
     )
     cache_config: CacheConfig | None = Field(
-        default=None, description="Caching; on for an hour when absent.", examples=[{"ttl_seconds": 300}]
+        default=None,
+        description="Caching of answers. Accepted and stored; it does not act yet: every execution runs.",
+        examples=[{"ttl_seconds": 300}],
     )
     tags: list[str] | None = Field(default=None, max_length=64, description="Labels.", examples=[["prod"]])
     metadata: FreeObject | None = Field(default=None, description="Your own data.", examples=[{"team": "search"}])

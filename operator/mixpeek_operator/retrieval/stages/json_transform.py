@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -38,6 +39,9 @@ class Params(StageParams):
     def compiled(self) -> Template:
         """The compiled template."""
         return self._compiled
+
+    def own_templates(self) -> Mapping[str, frozenset[tuple[str, ...]]]:
+        return {"template": self._compiled.paths}
 
     @model_validator(mode="after")
     def _compile(self) -> Params:
