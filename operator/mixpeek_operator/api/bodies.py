@@ -10,10 +10,28 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
 from mixpeek_operator.api.errors import from_pydantic, not_json
-from mixpeek_operator.core.errors import Problem, SpecError
+from mixpeek_operator.core.errors import Place, Problem, SpecError
 
 M = TypeVar("M", bound=BaseModel)
+MAX_DEPTH = 100
+"""Levels of a JSON body: as many as a manifest may have, and fewer than any store gives up at."""
 REF_TEMPLATE = "#/components/schemas/{model}"
+
+
+def too_deep(value: Any) -> bool:
+    """Whether lists and mappings are nested deeper than MAX_DEPTH."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 async def read(request: Request) -> Any:
@@ -29,6 +47,9 @@ async def read(request: Request) -> Any:
         value = orjson.loads(raw) if raw.strip() else None
     except orjson.JSONDecodeError as error:
         raise not_json(str(error)) from error
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and too_deep(value):
+        problem = Problem("too_deep", f"nested deeper than {MAX_DEPTH} levels", Place(path="body"), location=("body",))
+        raise SpecError.of([problem])
     request.scope["json_body"] = value
     return value
 

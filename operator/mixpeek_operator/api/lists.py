@@ -190,10 +190,14 @@ class _Reader:
 
     def _json(self, value: str, location: tuple[str | int, ...]) -> Any:
         try:
-            return orjson.loads(value)
+            found = orjson.loads(value)
         except orjson.JSONDecodeError:
             self._problem("json_invalid", f"{location[1]} in the query must be JSON", location)
             return None
+        if bodies.too_deep(found):
+            self._problem("too_deep", f"{location[1]} is nested deeper than {bodies.MAX_DEPTH} levels", location)
+            return None
+        return found
 
     def _problem(self, code: str, message: str, location: tuple[str | int, ...]) -> None:
         self.problems.append(Problem(code, message, location=location))

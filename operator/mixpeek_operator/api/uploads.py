@@ -10,6 +10,7 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from mixpeek_operator.api import bodies
 from mixpeek_operator.core.errors import BadRequestError, Problem, SpecError, TooLargeError
 
 _FIELD = "manifest_file"
@@ -91,6 +92,8 @@ def _values(text: str) -> dict[str, Any]:
         values = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise SpecError.of([_parameters_problem(f"must be a JSON object: {error}")]) from error
+    if bodies.too_deep(values):
+        raise SpecError.of([_parameters_problem(f"are nested deeper than {bodies.MAX_DEPTH} levels")])
     if not isinstance(values, dict):
         raise SpecError.of([_parameters_problem("must be a JSON object of name and value")])
     return values

@@ -11,6 +11,7 @@ from mixpeek_operator.core.errors import ConflictError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Compare, Operator, all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.core.shapes import COUNT, OBJECT, TEXT, TEXTS, expect
 from mixpeek_operator.ingestion.batch_records import (
     BATCHES,
     COUNTERS,
@@ -37,6 +38,20 @@ from mixpeek_operator.ports.vectors import VectorStore
 
 _Ids = list[str]
 _TASK = "api_buckets_batches_process"
+_TRIGGER_SHAPE = {
+    "object_ids": TEXTS,
+    "include_buckets": TEXTS,
+    "include_collections": TEXTS,
+    "dedup_strategy": TEXT,
+}
+_CREATE_SHAPE = {
+    "batch_name": TEXT,
+    "metadata": OBJECT,
+    "collection_ids": TEXTS,
+    "object_ids": TEXTS,
+    "dedup_strategy": TEXT,
+    "limit": COUNT,
+}
 
 
 class Batches:
@@ -64,6 +79,7 @@ class Batches:
         """Make a batch of `object_ids` or of the objects that match `filters`; DRAFT, or submitted when
         `auto_submit` is true. Raises NotFoundError for ids that are no objects of the bucket."""
         info = await self._directory.bucket(namespace_of(scope), bucket)
+        expect(body, _CREATE_SHAPE)
         batch = new_batch(
             organization=scope.organization,
             namespace_id=info.namespace_id,
@@ -108,6 +124,7 @@ class Batches:
     ) -> ListPage:
         """Return a page of batches, newest first unless sorted."""
         namespace_id = namespace_of(scope)
+        expect({"status": status, "collection_id": collection_id}, {"status": TEXT, "collection_id": TEXT})
         if status is not None and status not in set(TaskStatus):
             raise SpecError(f"unknown status {status!r}; use one of {', '.join(TaskStatus)}", code="unknown_status")
         bucket_id = (await self._directory.bucket(namespace_id, bucket)).id if bucket else None
@@ -130,6 +147,7 @@ class Batches:
 
     async def add_objects(self, scope: Scope, bucket: str, batch_id: str, object_ids: Sequence[str]) -> dict[str, Any]:
         """Add objects to a DRAFT batch; those it already has are not added again."""
+        expect({"object_ids": object_ids}, {"object_ids": TEXTS})
         if not object_ids:
             raise SpecError("send at least one object id", code="empty")
         for _ in range(4):
@@ -154,6 +172,7 @@ class Batches:
 
     async def patch(self, scope: Scope, bucket: str, batch_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Change `metadata` (merged) or `batch_name`."""
+        expect(body, {"metadata": OBJECT, "batch_name": TEXT})
         if body.get("metadata") is None and body.get("batch_name") is None:
             raise SpecError("the update is empty; send metadata or batch_name", code="empty_update")
 
@@ -181,6 +200,7 @@ class Batches:
 
         Raises SpecError for an empty batch and ConflictError when no collection reads the bucket.
         """
+        expect(body or {}, {"collection_ids": TEXTS})
         wanted = (body or {}).get("collection_ids") or []
         for _ in range(4):
             record = await self._record(scope, bucket, batch_id)
@@ -292,6 +312,7 @@ class Batches:
         """
         options = dict(body or {})
         info = await self._directory.collection(namespace_of(scope), collection)
+        expect(options, _TRIGGER_SHAPE)
         strategy = check_strategy(options.get("dedup_strategy"))
         tasks: list[dict[str, Any]] = []
         sources: list[str] = []

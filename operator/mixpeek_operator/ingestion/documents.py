@@ -14,6 +14,7 @@ from mixpeek_operator.core.ids import point_id, random
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.core.shapes import OBJECT, OBJECTS, TEXT, TEXTS, expect
 from mixpeek_operator.ingestion import aggregate as aggregation
 from mixpeek_operator.ingestion.derived import DerivedDocuments
 from mixpeek_operator.ingestion.document_lists import count, list_groups, list_page, rendered, select, stream
@@ -39,6 +40,14 @@ _CREATE_OPTIONS = frozenset(
         "vectors",
     }
 )
+_CREATE_SHAPE = {
+    "document_id": TEXT,
+    "root_object_id": TEXT,
+    "lineage_path": TEXT,
+    "lineage_chain": OBJECTS,
+    "features": OBJECTS,
+    "vectors": OBJECT,
+}
 
 
 class Documents:
@@ -120,6 +129,9 @@ class Documents:
     async def create(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Store a document as given, with `vectors` (by vector name) or `features[].vectors`; nothing is embedded."""
         info = await self._info(scope, collection)
+        expect(body, _CREATE_SHAPE)
+        for feature in body.get("features") or ():
+            expect(feature, {"payload": OBJECT, "vectors": OBJECT})
         _refuse_reserved(body, allowed={"collection_id", "document_id", "root_object_id", "lineage_path"})
         id = str(body.get("document_id") or random("doc", 24))
         now = timestamp(self._clock.now())
@@ -211,6 +223,7 @@ class Documents:
             try:
                 if not isinstance(entry, Mapping):
                     raise SpecError("an update is {document_id, update_data}")
+                expect(entry, {"update_data": OBJECT})
                 await self._merge(info, await self._point(info, id), _changes(entry.get("update_data") or {}))
                 results.append({"document_id": id, "success": True, "error": None})
             except MixpeekError as error:
@@ -233,6 +246,7 @@ class Documents:
             raise SpecError("send either 'document_ids' or 'filters'", code="invalid_delete")
         results: list[dict[str, Any]] = []
         if ids is not None:
+            expect(body, {"document_ids": TEXTS})
             _limit(ids, "document_ids")
             found = await self._points(info, ids)
             for id in ids:
@@ -254,6 +268,7 @@ class Documents:
     async def bulk_update(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Merge the same `update_data` into every document that matches `filters` (all without filters)."""
         info = await self._info(scope, collection)
+        expect(body, {"update_data": OBJECT})
         changes = _changes(body.get("update_data") or {})
         chosen = select(self._vectors, info, parse(body.get("filters")))
         points = [point async for point in stream(self._vectors, chosen)]
@@ -471,15 +486,25 @@ def _vectors(info: CollectionInfo, body: Mapping[str, Any]) -> dict[str, Any]:
         if name not in known:
             listed = ", ".join(sorted(item.index.name for item in info.features)) or "none"
             problems.append(Problem("unknown_vector", f"unknown vector {name!r}; this collection has {listed}"))
-        elif isinstance(value, Mapping):
-            found[known[name].name] = SparseVector(list(value.get("indices", ())), list(value.get("values", ())))
-        elif isinstance(value, list):
+        elif isinstance(value, Mapping) and _sparse(value):
+            found[known[name].name] = SparseVector(value.get("indices", []), value.get("values", []))
+        elif _numbers(value):
             found[known[name].name] = [float(item) for item in value]
         else:
-            problems.append(Problem("wrong_type", f"vector {name!r} is a list of numbers or {{indices, values}}"))
+            message = f"vector {name!r} is a list of numbers or {{indices, values}}"
+            problems.append(Problem("wrong_type", message, Place(path=f"vectors.{name}"), location=("vectors", name)))
     if problems:
         raise SpecError.of(problems)
     return found
+
+
+def _sparse(value: Mapping[str, Any]) -> bool:
+    indices, values = value.get("indices", []), value.get("values", [])
+    return _numbers(indices) and all(type(item) is int for item in indices) and _numbers(values)
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
 
 
 def _limit(entries: Any, name: str) -> None:

@@ -12,6 +12,7 @@ from mixpeek_operator.core.filters import Filter, all_of, equals
 from mixpeek_operator.core.ids import random
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.core.shapes import TEXT, expect
 from mixpeek_operator.ingestion.records import list_records, timestamp
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 
@@ -107,6 +108,7 @@ class Tasks:
         self, scope: Scope, query: ListQuery, *, status: str | None = None, task_type: str | None = None
     ) -> ListPage:
         """Return a page of tasks, newest first unless sorted; only the namespace's own when the call names one."""
+        expect({"status": status, "task_type": task_type}, {"status": TEXT, "task_type": TEXT})
         if status is not None and status not in set(TaskStatus):
             raise SpecError(f"unknown status {status!r}; use one of {', '.join(TaskStatus)}", code="unknown_status")
         base: Filter | None = all_of(

@@ -17,6 +17,8 @@ from mixpeek_operator.core.filters import all_of, equals
 from mixpeek_operator.core.ids import random
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.core.shapes import FLAG, OBJECT, TEXT, expect
+from mixpeek_operator.core.shapes import problems as shape_problems
 from mixpeek_operator.ingestion.content import kind_of
 from mixpeek_operator.ingestion.objects import Objects
 from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
@@ -28,6 +30,15 @@ from mixpeek_operator.ports.metadata import MetadataStore, Record
 TABLE = "uploads"
 MAX_BATCH = 100
 _MIME = re.compile(r"^[\w.+-]+/[\w.+*-]+(\s*;.*)?$")
+_SHAPE = {
+    "metadata": OBJECT,
+    "object_metadata": OBJECT,
+    "blob_property": TEXT,
+    "blob_type": TEXT,
+    "file_hash": TEXT,
+    "create_object_on_confirm": FLAG,
+    "skip_duplicates": FLAG,
+}
 
 
 class Uploads:
@@ -77,11 +88,19 @@ class Uploads:
         entries = body.get("uploads")
         if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_BATCH:
             raise SpecError(f"'uploads' is a list of 1 to {MAX_BATCH} uploads", code="invalid_uploads")
+        expect(body, {"shared_metadata": OBJECT, "shared_object_metadata": OBJECT})
         info = await self._directory.bucket(namespace_of(scope), bucket)
         merged = []
         problems: list[Problem] = []
         for index, entry in enumerate(entries):
             whole = dict(entry) if isinstance(entry, Mapping) else {}
+            wrong = shape_problems(whole, _SHAPE)
+            if wrong:
+                problems += [
+                    Problem(item.code, f"uploads[{index}]: {item.message}", location=("uploads", index, *item.location))
+                    for item in wrong
+                ]
+                continue
             whole["metadata"] = {**(body.get("shared_metadata") or {}), **(whole.get("metadata") or {})}
             shared = {**(body.get("shared_object_metadata") or {}), **(whole.get("object_metadata") or {})}
             whole["object_metadata"] = shared or None
@@ -313,7 +332,9 @@ class Uploads:
         return str(made["object_id"])
 
     def _checked(self, info: BucketInfo, body: Mapping[str, Any]) -> dict[str, Any]:
-        problems: list[Problem] = []
+        problems = shape_problems(body, _SHAPE)
+        if problems:
+            raise SpecError.of(problems)
 
         def refuse(field: str, message: str) -> None:
             problems.append(Problem("invalid_upload", message, Place(path=field), location=(field,)))
