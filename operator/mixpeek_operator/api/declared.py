@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,6 +81,26 @@ async def _counts(
     if kind == "Collection":
         return {"document_count": await _documents(services, namespace_id, resource.id)}
     return await _inside(services, Scope(scope.organization, namespace_id, resource.name), namespace_id)
+
+
+async def counted_status(services: Services, scope: Scope, kind: str, resources: Sequence[Resource]) -> list[Any]:
+    """Return the status of each resource with its counts as they are now, not as they were when it was reconciled."""
+    if kind not in ("Namespace", "Bucket", "Collection"):
+        return [resource.status for resource in resources]
+    organization = Scope(scope.organization)
+    ids = {item.name: item.id for item in await services.resources.find(organization, "Namespace")}
+    found = []
+    for resource in resources:
+        status = resource.status
+        namespace_id = resource.id if kind == "Namespace" else ids.get(str(resource.spec.get("namespace")))
+        if namespace_id is not None and "object_count" in status:
+            stats = await services.objects.stats(namespace_id, resource.id)
+            status = {**status, "object_count": stats["object_count"]}
+        if namespace_id is not None and "document_count" in status:
+            inside = None if kind == "Namespace" else resource.id
+            status = {**status, "document_count": await _documents(services, namespace_id, inside)}
+        found.append(status)
+    return found
 
 
 async def stats_of_namespace(services: Services, scope: Scope, namespace: Resource) -> dict[str, Any]:

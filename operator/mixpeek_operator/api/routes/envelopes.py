@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
 
 from mixpeek_operator.api import scope
+from mixpeek_operator.api.declared import counted_status
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routes.kinds import SETTLE_S
 from mixpeek_operator.api.routing import Routes
@@ -42,12 +44,15 @@ def router(services: Services) -> Routes:
         kind = kind_of(plural)
         where = await within(request, None if kind == "Namespace" else namespace)
         found = await services.resources.find(where, kind)
-        return Json({"results": [envelope(item) for item in found]})
+        states = await counted_status(services, where, kind, found)
+        return Json({"results": [envelope(item, status) for item, status in zip(found, states, strict=True)]})
 
     @routes.get(f"{ROOT}/{{name}}", summary="Get a resource")
     async def get_resource(request: Request, plural: str, name: str, namespace: str | None = None) -> Json:
-        _, found = await one(request, kind_of(plural), name, namespace)
-        return Json(envelope(found))
+        kind = kind_of(plural)
+        where, found = await one(request, kind, name, namespace)
+        (status,) = await counted_status(services, where, kind, [found])
+        return Json(envelope(found, status))
 
     @routes.get(f"{ROOT}/{{name}}/events", summary="What happened to a resource, newest first")
     async def get_events(request: Request, plural: str, name: str, namespace: str | None = None) -> Json:
@@ -78,7 +83,7 @@ def router(services: Services) -> Routes:
     return routes
 
 
-def envelope(resource: Resource) -> dict[str, Any]:
+def envelope(resource: Resource, status: Mapping[str, Any]) -> dict[str, Any]:
     """Return a resource as `kubectl get -o json` would show it, its spec as in a manifest."""
     meta = resource.metadata
     return {
@@ -97,5 +102,5 @@ def envelope(resource: Resource) -> dict[str, Any]:
             "deletionTimestamp": meta.deletion_timestamp,
         },
         "spec": resource.spec,
-        "status": resource.status,
+        "status": status,
     }

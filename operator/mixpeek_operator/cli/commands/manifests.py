@@ -122,7 +122,8 @@ def apply(
             )
             for item in answer["resources"]
         ]
-        out.table(["KIND", "NAME", "STATUS", "ID"], rows)
+        if rows:
+            out.table(["KIND", "NAME", "STATUS", "ID"], rows)
         _messages(answer)
         counts = [f"{answer.get(f'{word}_count') or 0} {word}" for word in ("created", "updated", "skipped", "failed")]
         if dry_run:
