@@ -313,16 +313,8 @@ def test_many_queries_at_once(library: Library, finder: mixpeek.RetrieverConfig)
 
 
 def test_noise_of_the_sdks_parameter_models(library: Library) -> None:
-    stages = [
-        {
-            "stage_name": "sort_attribute",
-            "config": {
-                "stage_id": "sort_attribute",
-                "parameters": {"field": "price", "direction": "desc", "x": "null"},
-            },
-        }
-    ]
-    stages[0]["config"]["parameters"].pop("x")  # type: ignore[index]
+    parameters = {"field": "price", "direction": "desc", "tie_breaker": "null"}
+    stages = [{"stage_name": "by price", "config": {"stage_id": "sort_attribute", "parameters": parameters}}]
     answer = library.place.http.post("/v1/retrievers", json=body(library, stages=[*FORMS["sdk"], *stages]))
     assert answer.status_code == 200, answer.text
     found = execute(library, answer.json()["retriever_id"])

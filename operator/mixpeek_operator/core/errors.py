@@ -13,6 +13,7 @@
     ├── RefusedError         an admin acts: quota, credentials, a provider's refusal (502)
     ├── UnavailableError     a backend will recover; retry with backoff (503)
     │   └── ModelUnavailableError   a model cannot be loaded or reached (503)
+    ├── NotEnabledError      this server has no such ability (501)
     └── InternalError        our bug (500)
 
 Adapters map vendor exceptions to these at the edge. A message never holds a secret's value and says
@@ -195,6 +196,14 @@ class ModelUnavailableError(UnavailableError):
     type = "InferenceServiceUnavailableError"
     default_code = "model_unavailable"
     retryable = False
+
+
+class NotEnabledError(MixpeekError):
+    """What is asked for is known and this server does not do it; asking again does not help."""
+
+    status = 501
+    type = "NotEnabledError"
+    default_code = "not_implemented"
 
 
 class InternalError(MixpeekError):

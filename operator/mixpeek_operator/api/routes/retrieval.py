@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from dataclasses import replace
+from typing import Annotated, Any
 
 from fastapi import Depends
 
@@ -12,9 +14,13 @@ from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.scope import Namespaced
 from mixpeek_operator.api.services import Services
+from mixpeek_operator.core.errors import MixpeekError, Problem, SpecError
+from mixpeek_operator.core.filters import all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
 
 ONE = "/v1/retrievers/{retriever_id}"
+_MAX_QUERIES = 50
+_QUERIES_AT_ONCE = 8
 Listing = Annotated[ListQuery, Depends(lists.query())]
 
 
@@ -50,6 +56,42 @@ def _execute(routes: Routes, services: Services) -> None:
     async def execute_adhoc(where: Namespaced, body: JsonObject) -> Json:
         return Json(await services.retrieval.execute_adhoc(where, body))
 
+    @routes.post(f"{ONE}/execute/batch", summary="Run a retriever for many inputs at once", permission="read")
+    async def execute_batch(
+        where: Namespaced,
+        retriever_id: str,
+        body: JsonObject,
+        return_presigned_urls: bool = False,
+        return_vectors: bool = False,
+    ) -> Json:
+        queries = body.get("queries")
+        if not isinstance(queries, list) or not 1 <= len(queries) <= _MAX_QUERIES:
+            message = f"send 1 to {_MAX_QUERIES} queries, each with inputs"
+            raise SpecError.of([Problem("list_type", message, location=("body", "queries"))])
+        # What concerns the retriever fails the call; what concerns one query fails that query.
+        await services.directory.retriever(str(where.namespace_id), retriever_id)
+        asked = {
+            "return_presigned_urls": return_presigned_urls or bool(body.get("return_presigned_urls")),
+            "return_vectors": return_vectors or bool(body.get("return_vectors")),
+        }
+        turn = asyncio.Semaphore(_QUERIES_AT_ONCE)
+
+        async def answered(index: int, query: Any) -> dict[str, Any]:
+            try:
+                if not isinstance(query, dict):
+                    raise SpecError(f"query {index} must be an object with inputs", code="dict_type")
+                async with turn:
+                    found = await services.retrieval.execute(where, retriever_id, {**asked, **query})
+            except MixpeekError as error:
+                failed = {"message": error.message, "type": error.type, "code": error.code}
+                return {"query_index": index, "status": "failed", "error": failed}
+            return {"query_index": index, **found}
+
+        results = await asyncio.gather(*(answered(index, query) for index, query in enumerate(queries)))
+        failed = sum(item["status"] == "failed" for item in results)
+        counts = {"total": len(results), "succeeded": len(results) - failed, "failed": failed}
+        return Json({"retriever_id": retriever_id, "results": results, **counts})
+
     async def explained(where: Namespaced, retriever_id: str, body: JsonObject) -> Json:
         return Json(await services.retrieval.explain(where, retriever_id, body))
 
@@ -69,7 +111,7 @@ def _history(routes: Routes, services: Services) -> None:
             "offset": query.offset,
             "has_next": page.next_cursor is not None,
         }
-        return Json({**shown, "pagination": paging})
+        return Json({**shown, "total": total, "pagination": paging})
 
     @routes.post(f"{ONE}/executions/list", summary="Runs of a retriever")
     async def list_executions(where: Namespaced, retriever_id: str, query: Listing) -> Json:
@@ -83,10 +125,19 @@ def _history(routes: Routes, services: Services) -> None:
     async def get_execution(where: Namespaced, retriever_id: str, execution_id: str) -> Json:
         return Json(await services.retrieval.execution(where, execution_id))
 
-    @routes.post("/v1/retrievers/executions/list", summary="Runs of any retriever and ad hoc runs")
-    async def list_all_executions(where: Namespaced, query: Listing) -> Json:
-        return listed(await services.retrieval.executions(where, None, query), query)
+    @routes.post("/v1/retrievers/executions/list", summary="Runs of stages without a stored retriever")
+    async def list_adhoc_executions(where: Namespaced, query: Listing) -> Json:
+        query = replace(query, filters=all_of(query.filters, equals("retriever_id", "")))
+        page = await services.retrieval.executions(where, None, query)
+        shown = ListPage([_adhoc(item) for item in page.items], page.total, page.next_cursor)
+        return listed(shown, query)
 
-    @routes.get("/v1/retrievers/executions/{execution_id}", summary="One run of any kind")
-    async def get_any_execution(where: Namespaced, execution_id: str) -> Json:
-        return Json(await services.retrieval.execution(where, execution_id))
+    @routes.get("/v1/retrievers/executions/{execution_id}", summary="One run without a stored retriever")
+    async def get_adhoc_execution(where: Namespaced, execution_id: str) -> Json:
+        return Json(_adhoc(await services.retrieval.execution(where, execution_id)))
+
+
+def _adhoc(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a run in the wire's shape for runs that no retriever is stored of."""
+    mode = "stored" if record.get("retriever_id") else "adhoc"
+    return {**record, "execution_mode": mode, "timestamp": record["created_at"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import Facts, RestView, times
 
@@ -14,7 +15,7 @@ _READABLE = {"filter", "sort", "reduce", "apply", "enrich"}
 def render(resource: Resource, facts: Facts) -> dict[str, Any]:
     """Return the wire's retriever, flat; each stage holds its parameters twice, as clients read either place."""
     spec = facts.spec
-    stages = [_stage(stage) for stage in spec.get("stages") or ()]
+    stages = [_stage(stage, facts.catalog) for stage in spec.get("stages") or ()]
     collection_ids = list(spec.get("collection_identifiers") or ())
     return {
         "retriever_id": resource.id,
@@ -37,12 +38,13 @@ def render(resource: Resource, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+def _stage(stage: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
     parameters = dict(stage.get("parameters") or {})
     config = {"stage_id": stage["stage_id"], "parameters": parameters}
     if stage.get("pre_filters"):
         config["pre_filters"] = stage["pre_filters"]
-    category = stage.get("stage_type")
+    known = catalog.stages().get(str(stage["stage_id"]))
+    category = stage.get("stage_type") or (known.category if known else None)
     answer = {
         "stage_name": stage["stage_name"],
         "stage_type": category if category in _READABLE else "reduce" if category == "group" else None,
