@@ -12,8 +12,10 @@ from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.scope import Namespaced
 from mixpeek_operator.api.services import Services
-from mixpeek_operator.core.errors import Problem, SpecError
+from mixpeek_operator.core.errors import NotFoundError, Problem, SpecError
 from mixpeek_operator.core.listing import ListQuery
+from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.core.shapes import COUNT, expect
 
 COLLECTION = "/v1/collections/{collection_identifier}"
 ROOT = f"{COLLECTION}/documents"
@@ -27,6 +29,7 @@ def router(services: Services) -> Routes:
     _reading(routes, services)
     _writing(routes, services)
     _lineage(routes, services)
+    _anywhere(routes, services)
     return routes
 
 
@@ -99,8 +102,9 @@ def _reading(routes: Routes, services: Services) -> None:
         field = body.get("field")
         if not isinstance(field, str):
             raise SpecError.of([Problem("missing", "name the field", location=("body", "field"))])
+        expect(body, {"limit": COUNT})
         found = await services.documents.distinct(
-            where, collection_identifier, field, filters=body.get("filters"), limit=int(body.get("limit") or 100)
+            where, collection_identifier, field, filters=body.get("filters"), limit=body.get("limit") or 100
         )
         return Json(found)
 
@@ -157,3 +161,38 @@ def _lineage(routes: Routes, services: Services) -> None:
         """The tree of documents that were made of an object."""
         found = await services.documents.decomposition_tree(where, object_id, include_document_ids=include_document_ids)
         return Json(found)
+
+
+def _anywhere(routes: Routes, services: Services) -> None:
+    """Documents by id alone, in whichever collection of the namespace they are."""
+
+    async def home(where: Scope, document_id: str) -> str:
+        found = await services.documents.homes(where, [document_id])
+        if document_id not in found:
+            raise NotFoundError(f"no collection of namespace {where.namespace!r} has document {document_id!r}")
+        return found[document_id]
+
+    tags: list[Any] = ["Documents"]
+
+    @routes.get("/v1/documents/{document_id}", tags=tags, summary="Get a document of any collection")
+    async def get_any_document(where: Namespaced, document_id: str, return_vectors: bool = False) -> Json:
+        collection = await home(where, document_id)
+        return Json(await services.documents.get(where, collection, document_id, return_vectors=return_vectors))
+
+    @routes.put("/v1/documents/{document_id}", tags=tags, summary="Replace the fields of a document")
+    async def update_any_document(where: Namespaced, document_id: str, body: JsonObject) -> Json:
+        return Json(await services.documents.update(where, await home(where, document_id), document_id, body))
+
+    @routes.patch("/v1/documents/{document_id}", tags=tags, summary="Change fields of a document")
+    async def patch_any_document(where: Namespaced, document_id: str, body: JsonObject) -> Json:
+        return Json(await services.documents.patch(where, await home(where, document_id), document_id, body))
+
+    @routes.post("/v1/documents/batch-get", tags=tags, summary="Get many documents", permission="read")
+    async def get_documents_by_id(where: Namespaced, body: JsonObject) -> Json:
+        ids = body.get("document_ids")
+        if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids) or len(ids) > lists.MAX_LIMIT:
+            message = f"send at most {lists.MAX_LIMIT} ids as a list"
+            raise SpecError.of([Problem("list_type", message, location=("body", "document_ids"))])
+        homes = await services.documents.homes(where, ids)
+        found = [await services.documents.get(where, homes[id], id) for id in ids if id in homes]
+        return Json({"documents": found, "not_found": [id for id in ids if id not in homes]})
