@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from functools import cmp_to_key
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ _SCHEMA_2 = f"CREATE INDEX records_irregular ON records (namespace_id, collectio
 # How many objects a bucket holds, and of how many bytes, without reading them.
 _SCHEMA_3 = "CREATE INDEX records_size ON records (namespace_id, collection, bucket_id, json_extract(body, '$._size'))"
 _PAGE = 500
+_ABSENT = 3
 
 
 class SqliteMetadata:
@@ -55,19 +56,7 @@ class SqliteMetadata:
         return await self._db.read(lambda c: _get(c, table, namespace_id, id))
 
     async def get_many(self, table: str, namespace_id: str, ids: Sequence[str]) -> list[Record]:
-        def work(connection: sqlite3.Connection) -> list[Record]:
-            found: dict[str, Record] = {}
-            for start in range(0, len(ids), _PAGE):
-                chunk = list(ids[start : start + _PAGE])
-                marks = ",".join("?" * len(chunk))
-                rows = connection.execute(
-                    f"SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND id IN ({marks})",  # noqa: S608 - marks only
-                    (namespace_id, table, *chunk),
-                )
-                found.update((row[0], _record(row)) for row in rows)
-            return [found[id] for id in ids if id in found]
-
-        return await self._db.read(work)
+        return await self._db.read(lambda connection: _get_many(connection, table, namespace_id, ids))
 
     async def put(
         self, table: str, namespace_id: str, id: str, body: Mapping[str, Any], *, if_version: int | None = None
@@ -96,7 +85,7 @@ class SqliteMetadata:
                     (namespace_id, table, *compiled.values),
                 )
                 return done.rowcount
-            ids = [record.id for record in _scan(connection, table, namespace_id, filter)]
+            ids = [record.id for record in _rows(connection, table, namespace_id, filter)]
             connection.executemany(
                 "DELETE FROM records WHERE namespace_id=? AND collection=? AND id=?",
                 [(namespace_id, table, id) for id in ids],
@@ -124,10 +113,12 @@ class SqliteMetadata:
                     (namespace_id, table, *compiled.values, -1 if limit is None else limit, offset),
                 )
                 return [_record(row) for row in rows]
-            found = _scan(connection, table, namespace_id, filter)
-            if sort:
-                found.sort(key=cmp_to_key(lambda a, b: _order(a, b, sort)))
-            return found[offset : None if limit is None else offset + limit]
+            matching = _rows(connection, table, namespace_id, filter)
+            end = None if limit is None else offset + limit
+            if not sort:
+                return list(islice(matching, offset, end))
+            ids = _sorted_ids(matching, sort)[offset:end]
+            return _get_many(connection, table, namespace_id, ids)
 
         return await self._db.read(work)
 
@@ -135,7 +126,7 @@ class SqliteMetadata:
         def work(connection: sqlite3.Connection) -> int:
             compiled = _compiled(connection, table, namespace_id, filter)
             if not compiled.exact:
-                return len(_scan(connection, table, namespace_id, filter))
+                return sum(1 for _ in _rows(connection, table, namespace_id, filter))
             (counted,) = connection.execute(
                 f"SELECT count(*) FROM records WHERE namespace_id=? AND collection=? AND {compiled.sql}",  # noqa: S608
                 (namespace_id, table, *compiled.values),
@@ -149,8 +140,10 @@ class SqliteMetadata:
             compiled = _compiled(connection, table, namespace_id, filter)
             path = json_path(field)
             if not compiled.exact or path is None:
-                found = [record.body.get(field) for record in _scan(connection, table, namespace_id, filter)]
-                return len(found), float(sum(value for value in found if _is_number(value)))
+                found = [record.body.get(field) for record in _rows(connection, table, namespace_id, filter)]
+                return len(found), float(
+                    sum(value for value in found if isinstance(value, int | float) and not isinstance(value, bool))
+                )
             count, total = connection.execute(
                 f"SELECT count(*), total(json_extract(body, '{path}')) FROM records "  # noqa: S608
                 f"WHERE namespace_id=? AND collection=? AND {compiled.sql}",
@@ -216,16 +209,25 @@ def _compiled(connection: sqlite3.Connection, table: str, namespace_id: str, fil
     return compiled if irregular is None else compile_filter(filter, frozenset())
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _get(connection: sqlite3.Connection, table: str, namespace_id: str, id: str) -> Record | None:
     row = connection.execute(
         "SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND id=?",
         (namespace_id, table, id),
     ).fetchone()
     return None if row is None else _record(row)
+
+
+def _get_many(connection: sqlite3.Connection, table: str, namespace_id: str, ids: Sequence[str]) -> list[Record]:
+    found: dict[str, Record] = {}
+    for start in range(0, len(ids), _PAGE):
+        chunk = list(ids[start : start + _PAGE])
+        marks = ",".join("?" * len(chunk))
+        rows = connection.execute(
+            f"SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND id IN ({marks})",  # noqa: S608 - marks only
+            (namespace_id, table, *chunk),
+        )
+        found.update((row[0], _record(row)) for row in rows)
+    return [found[id] for id in ids if id in found]
 
 
 def _record(row: tuple[str, int, str]) -> Record:
@@ -270,36 +272,36 @@ def _expect(connection: sqlite3.Connection, write: Write) -> None:
         )
 
 
-def _scan(connection: sqlite3.Connection, table: str, namespace_id: str, filter: Filter | None) -> list[Record]:
+def _rows(connection: sqlite3.Connection, table: str, namespace_id: str, filter: Filter | None) -> Iterator[Record]:
+    """Yield what matches, in the order of insertion, holding one record."""
     compiled = _compiled(connection, table, namespace_id, filter)
     rows = connection.execute(
         f"SELECT id, version, body FROM records WHERE namespace_id=? AND collection=? AND {compiled.sql} "  # noqa: S608
         "ORDER BY sequence",
         (namespace_id, table, *compiled.values),
     )
-    records = (_record(row) for row in rows)
-    if compiled.exact:
-        return list(records)
-    return [record for record in records if matches(filter, record.body)]
+    for row in rows:
+        record = _record(row)
+        if compiled.exact or matches(filter, record.body):
+            yield record
 
 
-def _order(one: Record, other: Record, sort: Sequence[tuple[str, str]]) -> int:
-    for field, direction in sort:
-        left, right = _sort_key(one, field), _sort_key(other, field)
-        if left == right:
-            continue
+def _sorted_ids(records: Iterator[Record], sort: Sequence[tuple[str, str]]) -> list[str]:
+    """Ids in order, holding no more of a record than what it is sorted by."""
+    keyed = [(tuple(_sort_key(record, field) for field, _ in sort), record.id) for record in records]
+    for position, (_, direction) in reversed(list(enumerate(sort))):
+        present = [item for item in keyed if item[0][position][0] != _ABSENT]
+        present.sort(key=lambda item, at=position: item[0][at], reverse=direction == "desc")  # type: ignore[misc]
         # Records without the field come last in either direction.
-        if left[0] == 3 or right[0] == 3:
-            return 1 if left[0] == 3 else -1
-        return (-1 if left < right else 1) * (-1 if direction == "desc" else 1)
-    return 0
+        keyed = present + [item for item in keyed if item[0][position][0] == _ABSENT]
+    return [id for _, id in keyed]
 
 
 def _sort_key(record: Record, field: str) -> tuple[int, Any]:
     values = filter_values.elements(filter_values.nodes(record.body, field))
     value = values[0] if values else None
     if value is None:
-        return (3, 0)
+        return (_ABSENT, 0)
     if isinstance(value, bool | int | float):
         return (0, value)
     return (1, value) if isinstance(value, str) else (2, str(value))

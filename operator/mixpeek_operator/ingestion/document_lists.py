@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mixpeek_operator.core.directory import CollectionInfo
 from mixpeek_operator.core.errors import NotFoundError
@@ -100,14 +100,15 @@ async def list_page(store: VectorStore, collection: CollectionInfo, query: ListQ
     after = position.get("after")
     if chosen.exact and not query.sort and (after is not None or not (query.offset or position)):
         page = await _scroll(store, chosen, query.limit, after)
-        points: list[Point] = list(page.points)
+        points: Sequence[Point] = page.points
         cursor = seal(query, name, {"after": page.next}) if page.next is not None else None
     else:
         offset = int(position.get("offset", query.offset))
         found = await _slice(store, chosen, query, offset + query.limit + 1)
-        points = found[offset : offset + query.limit]
+        ids = [row.id for row in found[offset : offset + query.limit]]
+        points = await store.get(collection.vector_collection, ids) if ids else []
         more = len(found) > offset + query.limit
-        cursor = seal(query, name, {"offset": offset + len(points)}) if more else None
+        cursor = seal(query, name, {"offset": offset + len(ids)}) if more else None
     total = await count(store, chosen) if query.include_total else None
     return ListPage(await rendered(store, collection, points, vectors=vectors), total, cursor)
 
@@ -128,31 +129,43 @@ async def list_groups(
     """Return one page of groups `{group_key, documents, count}`, largest first; the total counts groups."""
     chosen = select(store, collection, query.filters, query.search)
     name = f"document_groups/{collection.id}/{group_by}"
-    groups: dict[tuple[int, Any], tuple[Any, list[Point], int]] = {}
+    groups: dict[tuple[int, Any], tuple[Any, list[_Row], int]] = {}
     async for point in stream(store, chosen):
         value = resolve(point.payload, group_by)
         value = None if value is MISSING else value
-        key, documents, size = groups.get(order(value), (value, [], 0))
+        key, rows, size = groups.get(order(value), (value, [], 0))
         if size < GROUP_DOCUMENTS:
-            documents.append(point)
-        groups[order(value)] = (key, documents, size + 1)
+            rows.append(_row(point, query.sort))
+        groups[order(value)] = (key, rows, size + 1)
     ranked = [groups[key] for key in sorted(groups, key=lambda key: (-groups[key][2], key))]
     position = unseal(query, name) or {}
     offset = int(position.get("offset", query.offset))
     items = []
-    for key, documents, size in ranked[offset : offset + query.limit]:
-        sample = _sorted(documents, query.sort)
+    for key, rows, size in ranked[offset : offset + query.limit]:
+        ids = [row.id for row in _sorted(rows, query.sort)]
+        sample = await store.get(collection.vector_collection, ids)
         shown = await rendered(store, collection, sample, vectors=vectors)
         items.append({"group_key": key, "documents": shown, "count": size})
     more = len(ranked) > offset + query.limit
     return ListPage(items, len(ranked), seal(query, name, {"offset": offset + len(items)}) if more else None)
 
 
-async def _slice(store: VectorStore, chosen: Selection, query: ListQuery, wanted: int) -> list[Point]:
-    """The first `wanted` documents in the query's order, holding about twice as many."""
-    found: list[Point] = []
+class _Row(NamedTuple):
+    """What a list holds of a document that may not be shown: where it stands."""
+
+    id: str
+    keys: tuple[tuple[int, Any], ...]
+
+
+def _row(point: Point, sort: Sequence[tuple[str, str]]) -> _Row:
+    return _Row(point.id, tuple(order(resolve(point.payload, path)) for path, _ in sort))
+
+
+async def _slice(store: VectorStore, chosen: Selection, query: ListQuery, wanted: int) -> list[_Row]:
+    """The first `wanted` documents in the query's order, holding about twice as many rows."""
+    found: list[_Row] = []
     async for point in stream(store, chosen, page=min(_PAGE, max(wanted, 16)) if not query.sort else _PAGE):
-        found.append(point)
+        found.append(_row(point, query.sort))
         if not query.sort and len(found) >= wanted:
             break
         if len(found) > 2 * wanted + 1000:
@@ -160,13 +173,11 @@ async def _slice(store: VectorStore, chosen: Selection, query: ListQuery, wanted
     return _sorted(found, query.sort)[:wanted]
 
 
-def _sorted(points: Sequence[Point], sort: Sequence[tuple[str, str]]) -> list[Point]:
+def _sorted(rows: Sequence[_Row], sort: Sequence[tuple[str, str]]) -> list[_Row]:
     """Documents by each field in turn, those without it last, ties in id order."""
-    ordered = sorted(points, key=lambda point: point.id) if sort else list(points)
-    for path, direction in reversed(list(sort)):
-        keyed = [(order(resolve(point.payload, path)), point) for point in ordered]
-        present = [item for item in keyed if item[0][0]]
-        absent = [item for item in keyed if not item[0][0]]
-        present.sort(key=lambda item: item[0], reverse=direction == "desc")
-        ordered = [point for _, point in [*present, *absent]]
+    ordered = sorted(rows, key=lambda row: row.id) if sort else list(rows)
+    for position, (_, direction) in reversed(list(enumerate(sort))):
+        present = [row for row in ordered if row.keys[position][0]]
+        present.sort(key=lambda row, at=position: row.keys[at], reverse=direction == "desc")  # type: ignore[misc]
+        ordered = present + [row for row in ordered if not row.keys[position][0]]
     return ordered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from mixpeek_operator.ingestion.paging import seal, unseal
 from mixpeek_operator.ports.metadata import MetadataStore, Record
 
 _SCAN = 500
+_SORTED_SCAN = 2000
 
 
 def timestamp(moment: datetime) -> str:
@@ -29,15 +30,21 @@ def namespace_of(scope: Scope) -> str:
 
 
 async def scan(
-    store: MetadataStore, table: str, namespace_id: str, filter: Filter | None = None
+    store: MetadataStore,
+    table: str,
+    namespace_id: str,
+    filter: Filter | None = None,
+    *,
+    sort: Sequence[tuple[str, str]] = (),
+    size: int = _SCAN,
 ) -> AsyncIterator[Record]:
-    """Yield every matching record, holding one page in memory."""
+    """Yield every matching record, holding one page of `size` in memory."""
     offset = 0
     while True:
-        page = await store.find(table, namespace_id, filter=filter, limit=_SCAN, offset=offset)
+        page = await store.find(table, namespace_id, filter=filter, sort=sort, limit=size, offset=offset)
         for record in page:
             yield record
-        if len(page) < _SCAN:
+        if len(page) < size:
             return
         offset += len(page)
 
@@ -63,16 +70,23 @@ async def list_records(
 ) -> ListPage:
     """Return one page of records in wire shape; `name` says what is listed, so that cursors cannot be mixed up.
 
-    `search` looks into every value of a record, so it reads them one page after the other.
+    `search` looks into every value of a record, so it reads them one page after the other, to the end only where the
+    total is asked for.
     """
     position = unseal(query, name)
     offset = int(position["offset"]) if position else query.offset
     filter = all_of(base, query.filters)
     if query.search:
-        found = [record async for record in _searched(store, table, namespace_id, filter, query)]
-        total: int | None = len(found)
-        page = found[offset : offset + query.limit]
-        more = len(found) > offset + query.limit
+        page: list[Record] = []
+        seen = 0
+        async for record in _searched(store, table, namespace_id, filter, query):
+            seen += 1
+            if offset < seen <= offset + query.limit:
+                page.append(record)
+            elif seen > offset and not query.include_total:
+                break
+        more = seen > offset + query.limit
+        total = seen if query.include_total else None
     else:
         page = await store.find(
             table, namespace_id, filter=filter, sort=query.sort, limit=query.limit + 1, offset=offset
@@ -88,12 +102,8 @@ async def _searched(
     store: MetadataStore, table: str, namespace_id: str, filter: Filter | None, query: ListQuery
 ) -> AsyncIterator[Record]:
     needle = str(query.search).lower()
-    if query.sort:
-        records: Iterable[Record] = await store.find(table, namespace_id, filter=filter, sort=query.sort)
-        for record in records:
-            if mentions(record.body, needle):
-                yield record
-        return
-    async for record in scan(store, table, namespace_id, filter):
+    # Each page of a sorted scan sorts anew, so these are larger.
+    size = _SORTED_SCAN if query.sort else _SCAN
+    async for record in scan(store, table, namespace_id, filter, sort=query.sort, size=size):
         if mentions(record.body, needle):
             yield record

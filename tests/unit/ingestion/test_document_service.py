@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mixpeek import models
 
-from mixpeek_operator.core.errors import BadRequestError, NotFoundError, SpecError
+from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
+from mixpeek_operator.core.errors import BadRequestError, NotFoundError, SpecError, UnavailableError
 from mixpeek_operator.core.filters import parse
 from mixpeek_operator.core.listing import ListQuery
 
@@ -136,3 +138,21 @@ async def test_batch_and_bulk_changes(world: Any, chunks: Any) -> None:
 async def test_features_of_a_collection(world: Any, chunks: Any) -> None:
     answer = models.DescribeCollectionFeaturesResponse.from_dict(await world.documents.features(world.scope, "chunks"))
     assert answer.features[0].feature_uri == "mixpeek://text_extractor@v1/text_embedding"
+
+
+async def test_a_namespace_without_vectors_has_no_documents_yet(tmp_path: Path, make_world: Any) -> None:
+    world = make_world(tmp_path, vectors=QdrantEdgeVectors(tmp_path / "vectors"))
+    bucket = world.bucket()
+    world.directory.add("chunks", bucket.id)
+    for query in (ListQuery(include_total=True), ListQuery(sort=(("n", "asc"),), search="x")):
+        page = await world.documents.list(world.scope, "chunks", query)
+        assert (page.items, page.next_cursor) == ([], None)
+    assert (await world.documents.count(world.scope, "chunks"))["count"] == 0
+    assert (await world.documents.distinct(world.scope, "chunks", "n"))["values"] == []
+    with pytest.raises(NotFoundError, match="no document 'doc_1'"):
+        await world.documents.get(world.scope, "chunks", "doc_1")
+    with pytest.raises(UnavailableError, match="not provisioned yet") as caught:
+        await world.documents.create(world.scope, "chunks", {"text": "mine"})
+    assert caught.value.code == "namespace_not_ready"
+    await world.close()
+    await world.vectors.close()
