@@ -482,17 +482,24 @@ def _vectors(info: CollectionInfo, body: Mapping[str, Any]) -> dict[str, Any]:
     known |= {item.index.output: item.index for item in info.features}
     problems = []
     found: dict[str, Any] = {}
+
+    def refuse(code: str, name: str, message: str) -> None:
+        problems.append(Problem(code, message, Place(path=f"vectors.{name}"), location=("vectors", name)))
+
     for name, value in given.items():
-        if name not in known:
+        index = known.get(name)
+        if index is None:
             listed = ", ".join(sorted(item.index.name for item in info.features)) or "none"
-            problems.append(Problem("unknown_vector", f"unknown vector {name!r}; this collection has {listed}"))
+            refuse("unknown_vector", name, f"unknown vector {name!r}; this collection has {listed}")
         elif isinstance(value, Mapping) and _sparse(value):
-            found[known[name].name] = SparseVector(value.get("indices", []), value.get("values", []))
-        elif _numbers(value):
-            found[known[name].name] = [float(item) for item in value]
+            found[index.name] = SparseVector(value.get("indices", []), value.get("values", []))
+        elif not _numbers(value):
+            refuse("wrong_type", name, f"vector {name!r} is a list of numbers or {{indices, values}}")
+        elif index.dimensions is not None and len(value) != index.dimensions:
+            message = f"vector {name!r} has {len(value)} numbers, {index.dimensions} are expected"
+            refuse("vector_size", name, message)
         else:
-            message = f"vector {name!r} is a list of numbers or {{indices, values}}"
-            problems.append(Problem("wrong_type", message, Place(path=f"vectors.{name}"), location=("vectors", name)))
+            found[index.name] = [float(item) for item in value]
     if problems:
         raise SpecError.of(problems)
     return found

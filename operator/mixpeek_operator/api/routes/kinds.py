@@ -16,12 +16,14 @@ from mixpeek_operator.api.declared import facts_of, page_of, stats_of_namespace
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
-from mixpeek_operator.core.errors import ConflictError, NotFoundError, Problem, SpecError, UnavailableError
+from mixpeek_operator.core.errors import ConflictError, NotFoundError, Place, Problem, SpecError, UnavailableError
 from mixpeek_operator.core.filters import fields
 from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.core.normal import path_text
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import RestView
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.manifest.expressions import expressions
 
 SETTLE_S = 60.0
 """Longest wait of a create or update for the engine; the declaration stands either way."""
@@ -73,6 +75,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
 
     async def create(where: Where, body: bodies.JsonObject) -> Json:
         spec = declaration(where, view, body)
+        await _known_secrets(services, where, spec)
         made = await services.resources.create(where, kind, spec, id=_taken_over(kind, spec))
         return Json(await shown(where, await settled(services, made)))
 
@@ -84,6 +87,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         patch = declaration(where, view, body)
         if not patch:
             raise SpecError("the body changes nothing; send at least one field", code="empty_update")
+        await _known_secrets(services, where, patch)
         changed = await services.resources.update(where, kind, request.path_params[view.parameter], patch)
         answer = await shown(where, await settled(services, changed))
         if kind == "Retriever":
@@ -109,6 +113,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         if name is None:
             problem = Problem("missing_field", "name the copy", location=("body", f"{noun}_name"))
             raise SpecError.of([problem])
+        await _known_secrets(services, where, changes)
         source = await services.resources.get(where, kind, request.path_params[view.parameter])
         made = await services.resources.create(where, kind, {**source.spec, **changes, "name": name})
         answer = await shown(where, await settled(services, made))
@@ -157,6 +162,26 @@ def declaration(where: Scope, view: RestView, body: Mapping[str, Any]) -> dict[s
         if named is not None and named not in (where.namespace_id, where.namespace):
             raise NotFoundError(f"this request is about namespace {where.namespace!r}; the body names {named!r}")
     return declared
+
+
+async def _known_secrets(services: Services, where: Scope, spec: Mapping[str, Any]) -> None:
+    """Raise SpecError naming every secret that the declaration uses and the organization does not have."""
+    used = [(path, name) for path, scope, name, _ in expressions(spec) if scope == "secrets"]
+    if not used:
+        return
+    configured = await services.secrets.names(where.organization)
+    problems = [
+        Problem(
+            "missing_secret",
+            f"secret {name!r} is not configured; create it with POST /v1/organizations/secrets",
+            Place(path=path_text(path)),
+            location=("body", *path),
+        )
+        for path, name in used
+        if name not in configured
+    ]
+    if problems:
+        raise SpecError.of(problems)
 
 
 def _taken_over(kind: str, spec: dict[str, Any]) -> str | None:
