@@ -14,7 +14,7 @@ quickstart: $(VENV)/.models ## start a server, apply an example, ingest it, sear
 	@$(BIN)/python -m examples.quickstart $(ARGS)
 
 test: $(VENV)/.dev ## every test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 bench: $(VENV)/.dev ## measure against the bare parts on this machine
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
