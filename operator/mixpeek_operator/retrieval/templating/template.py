@@ -14,15 +14,9 @@ from typing import Any
 import orjson
 
 from mixpeek_operator.retrieval.templating.errors import TemplateError
-from mixpeek_operator.retrieval.templating.evaluate import (
-    MAX_SOURCE,
-    Compiler,
-    Evaluate,
-    Frame,
-    parse_expression,
-    parse_template,
-)
+from mixpeek_operator.retrieval.templating.expressions import MAX_SOURCE, Evaluate, Frame, parse_expression
 from mixpeek_operator.retrieval.templating.source import rewrite, rewrite_blocks, single_braces, split
+from mixpeek_operator.retrieval.templating.statements import Compiler, parse_template
 from mixpeek_operator.retrieval.templating.values import MISSING, Literal, plain, to_json, to_text
 
 

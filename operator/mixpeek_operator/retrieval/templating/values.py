@@ -189,3 +189,13 @@ def kind(value: Any) -> str:
     if isinstance(value, str):
         return "text"
     return "a list" if isinstance(value, Sequence) else "an object"
+
+
+def items_of(budget: Budget, value: Any) -> list[Any]:
+    """Return what a loop over the value visits: elements, keys of an object, nothing for null."""
+    if value is None or value is MISSING:
+        return []
+    if isinstance(value, Mapping | list | tuple | str):
+        budget.spend(len(value))
+        return list(value)
+    raise TemplateError(f"a loop or list filter needs a list, got {kind(value)}")

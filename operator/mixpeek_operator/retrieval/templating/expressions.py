@@ -1,4 +1,4 @@
-"""From Jinja's syntax tree to closures. What is not named here cannot be used in a template."""
+"""From expressions of Jinja's syntax tree to closures. What is not named here cannot be used in a template."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from jinja2 import Environment, nodes
 from jinja2.exceptions import TemplateSyntaxError
 from jinja2.parser import Parser
 
+from mixpeek_operator.retrieval.templating.comparisons import COMPARISONS, TESTS
 from mixpeek_operator.retrieval.templating.errors import TemplateError
-from mixpeek_operator.retrieval.templating.functions import COMPARISONS, FILTERS, FUNCTIONS, METHODS, TESTS
+from mixpeek_operator.retrieval.templating.functions import FILTERS, FUNCTIONS, METHODS
 from mixpeek_operator.retrieval.templating.values import (
     MAX_NODES,
     MAX_OUTPUT,
@@ -42,7 +43,7 @@ NAMESPACES: Final[Mapping[str, str]] = {
 _CONSTANTS: Final[Mapping[str, Any]] = {"null": None, "undefined": MISSING, "nil": None}
 
 # Jinja's environment is used for its grammar alone; no template of it is ever compiled or run.
-_GRAMMAR = Environment(autoescape=True, keep_trailing_newline=True)
+GRAMMAR = Environment(autoescape=True, keep_trailing_newline=True)
 
 
 class Frame:
@@ -57,7 +58,6 @@ class Frame:
 
 
 Evaluate = Callable[[Frame], Any]
-Render = Callable[[Frame], None]
 
 
 def parse_expression(source: str) -> nodes.Expr:
@@ -65,7 +65,7 @@ def parse_expression(source: str) -> nodes.Expr:
     if not source.strip():
         raise TemplateError("an expression between {{ and }} is empty")
     try:
-        parser = Parser(_GRAMMAR, source, state="variable")
+        parser = Parser(GRAMMAR, source, state="variable")
         expression = parser.parse_expression()
         if not parser.stream.eos:
             raise TemplateError(f"unexpected {parser.stream.current.value!r} in {source.strip()[:80]!r}")
@@ -76,23 +76,13 @@ def parse_expression(source: str) -> nodes.Expr:
     return expression
 
 
-def parse_template(source: str) -> nodes.Template:
-    """Parse a template with blocks. Raises TemplateError with Jinja's reason and line."""
-    try:
-        return _GRAMMAR.parse(source)
-    except TemplateSyntaxError as error:
-        raise TemplateError(f"line {error.lineno}: {error.message}") from None
-    except RecursionError:
-        raise TemplateError("a template is nested too deeply") from None
-
-
-class Compiler:
+class Expressions:
     """Turns nodes into closures and collects which namespaces and inputs they read."""
 
     def __init__(self) -> None:
         self.namespaces: set[str] = set()
         self.paths: set[tuple[str, ...]] = set()
-        self._locals: list[set[str]] = [set()]
+        self.locals: list[set[str]] = [set()]
 
     def expression(self, node: nodes.Node) -> Evaluate:
         """Return the closure of an expression. Raises TemplateError for what templates may not do."""
@@ -101,114 +91,6 @@ class Compiler:
             raise TemplateError(f"{type(node).__name__.lower()} is not available in templates")
         compiled: Evaluate = build(node)
         return compiled
-
-    def body(self, children: list[nodes.Node]) -> Render:
-        """Return the closure that writes a block's content."""
-        steps = [self._statement(child) for child in children]
-        if len(steps) == 1:
-            return steps[0]
-
-        def run(frame: Frame) -> None:
-            for step in steps:
-                step(frame)
-
-        return run
-
-    # -- statements
-
-    def _statement(self, node: nodes.Node) -> Render:
-        if isinstance(node, nodes.Output):
-            return self._output(node)
-        if isinstance(node, nodes.If):
-            return self._if(node)
-        if isinstance(node, nodes.For):
-            return self._for(node)
-        if isinstance(node, nodes.Assign):
-            return self._assign(node)
-        raise TemplateError(f"the block {type(node).__name__.lower()!r} is not available; use if, for, set or raw")
-
-    def _output(self, node: nodes.Output) -> Render:
-        steps: list[Render] = []
-        for child in node.nodes:
-            if isinstance(child, nodes.TemplateData):
-                steps.append(_static(child.data))
-            else:
-                steps.append(_dynamic(self.expression(child)))
-        if len(steps) == 1:
-            return steps[0]
-
-        def run(frame: Frame) -> None:
-            for step in steps:
-                step(frame)
-
-        return run
-
-    def _if(self, node: nodes.If) -> Render:
-        branches = [(self.expression(node.test), self._scoped(node.body))]
-        branches += [(self.expression(branch.test), self._scoped(branch.body)) for branch in node.elif_]
-        otherwise = self._scoped(node.else_)
-
-        def run(frame: Frame) -> None:
-            for test, body in branches:
-                if test(frame):
-                    body(frame)
-                    return
-            otherwise(frame)
-
-        return run
-
-    def _scoped(self, children: list[nodes.Node]) -> Render:
-        # `set` inside `if` is seen after it, as in Jinja, so its names join the enclosing scope.
-        return self.body(children)
-
-    def _for(self, node: nodes.For) -> Render:
-        if node.recursive:
-            raise TemplateError("recursive loops are not available in templates")
-        iterable = self.expression(node.iter)
-        names = _targets(node.target)
-        self._locals.append({*names, "loop"})
-        test = self.expression(node.test) if node.test is not None else None
-        body = self.body(node.body)
-        self._locals.pop()
-        otherwise = self.body(node.else_)
-
-        def run(frame: Frame) -> None:
-            items = FILTERS["list"](frame.budget, iterable(frame))
-            outer = frame.names
-            if test is not None:
-                kept = []
-                for item in items:
-                    frame.names = {**outer, **_bind(names, item)}
-                    frame.budget.spend(1)
-                    if test(frame):
-                        kept.append(item)
-                items = kept
-            length = len(items)
-            for index, item in enumerate(items):
-                frame.budget.spend(1)
-                frame.names = {**outer, **_bind(names, item), "loop": _loop(index, length)}
-                body(frame)
-            frame.names = outer
-            if not length:
-                otherwise(frame)
-
-        return run
-
-    def _assign(self, node: nodes.Assign) -> Render:
-        if not isinstance(node.target, nodes.Name):
-            raise TemplateError("set takes one name: {% set name = value %}")
-        name = node.target.name
-        if name in NAMESPACES:
-            raise TemplateError(f"set cannot replace {name}")
-        value = self.expression(node.node)
-        self._locals[-1].add(name)
-
-        def run(frame: Frame) -> None:
-            frame.names[name] = value(frame)
-
-        return run
-
-    # -- expressions
 
     def _const(self, node: nodes.Const) -> Evaluate:
         value = Literal(node.value) if isinstance(node.value, str) else node.value
@@ -220,7 +102,7 @@ class Compiler:
 
     def _name(self, node: nodes.Name) -> Evaluate:
         name = node.name
-        if any(name in scope for scope in self._locals):
+        if any(name in scope for scope in self.locals):
             return lambda frame: frame.names.get(name, MISSING)
         if name in _CONSTANTS:
             constant = _CONSTANTS[name]
@@ -422,53 +304,6 @@ def _fits(length: int) -> None:
 
 def _nothing(frame: Frame) -> Any:
     return Literal("")
-
-
-def _static(data: str) -> Render:
-    def run(frame: Frame) -> None:
-        frame.writer.static(data)
-
-    return run
-
-
-def _dynamic(expression: Evaluate) -> Render:
-    def run(frame: Frame) -> None:
-        frame.writer.value(expression(frame))
-
-    return run
-
-
-def _targets(target: nodes.Node) -> list[str]:
-    if isinstance(target, nodes.Name):
-        names = [target.name]
-    elif isinstance(target, nodes.Tuple) and all(isinstance(item, nodes.Name) for item in target.items):
-        names = [item.name for item in target.items if isinstance(item, nodes.Name)]
-    else:
-        raise TemplateError("a loop takes one name or several: {% for key, value in … %}")
-    for name in names:
-        if name in NAMESPACES:
-            raise TemplateError(f"a loop cannot replace {name}")
-    return names
-
-
-def _bind(names: list[str], item: Any) -> dict[str, Any]:
-    if len(names) == 1:
-        return {names[0]: item}
-    if not isinstance(item, list | tuple) or len(item) != len(names):
-        raise TemplateError(f"a loop over {len(names)} names needs lists of {len(names)} elements")
-    return dict(zip(names, item, strict=True))
-
-
-def _loop(index: int, length: int) -> dict[str, Any]:
-    return {
-        "index": index + 1,
-        "index0": index,
-        "first": index == 0,
-        "last": index == length - 1,
-        "length": length,
-        "revindex": length - index,
-        "revindex0": length - index - 1,
-    }
 
 
 def _reason(error: TypeError) -> str:
