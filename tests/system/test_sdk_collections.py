@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import httpx
 import mixpeek
 import pytest
 from mixpeek.exceptions import ApiException
-from tests.system.conftest import Library, Place, unique
+from tests.system.conftest import Library, Place, eventually, unique
 
 TEXT_VECTOR = "text_extractor_v1_embedding"
 
@@ -259,3 +260,40 @@ def test_triggering_a_collection(place: Place) -> None:
     assert (started.object_count, started.source_bucket_ids) == (6, [bucket])
     assert place.ended(bucket, str(started.batch_id)).status is mixpeek.TaskStatusEnum.COMPLETED
     assert collections.get_collection(collection.collection_name).document_count == 6
+
+
+def test_objects_processed_as_they_come(place: Place) -> None:
+    objects = mixpeek.BucketObjectsApi(place.api)
+    uploads = mixpeek.BucketUploadsApi(place.api)
+    bucket = str(place.bucket().bucket_id)
+    request = mixpeek.CreateObjectRequest.from_dict({"text": "nobody reads this bucket yet"})
+    assert request is not None
+    objects.create_object_buckets(bucket, request, auto_process=True)
+    collection = str(place.collection({"type": "bucket", "bucket_ids": [bucket]}).collection_id)
+    objects.create_object_buckets(bucket, request, auto_process=True)
+    made = uploads.create_upload_buckets(
+        bucket, mixpeek.CreateUploadRequest(filename="text.txt", content_type="text/plain")
+    )
+    httpx.put(str(made.presigned_url), content=b"words of a file", headers={"Content-Type": "text/plain"})
+    confirmed = uploads.confirm_upload_buckets(
+        bucket, made.upload_id, confirm_upload_request=mixpeek.ConfirmUploadRequest(auto_submit_batch=True)
+    )
+    assert place.ended(bucket, str(confirmed.batch_id)).status is mixpeek.TaskStatusEnum.COMPLETED
+    documents = mixpeek.CollectionDocumentsApi(place.api)
+    assert eventually(lambda: documents.count_documents(collection).count == 2)
+
+
+def test_an_upload_becomes_a_blob_of_an_object(place: Place) -> None:
+    uploads = mixpeek.BucketUploadsApi(place.api)
+    bucket = str(place.bucket().bucket_id)
+    wanted = mixpeek.CreateUploadRequest(filename="a.txt", content_type="text/plain", create_object_on_confirm=False)
+    made = uploads.create_upload_buckets(bucket, wanted)
+    httpx.put(str(made.presigned_url), content=b"kept words", headers={"Content-Type": "text/plain"})
+    assert uploads.confirm_upload_buckets(bucket, made.upload_id).object_id is None
+    request = mixpeek.CreateObjectRequest.from_dict(
+        {"category": "files", "blobs": [{"property": "text", "type": "text", "upload_id": made.upload_id}]}
+    )
+    assert request is not None
+    created = mixpeek.BucketObjectsApi(place.api).create_object_buckets(bucket, request)
+    place.collection({"type": "bucket", "bucket_ids": [bucket]})
+    assert place.run(bucket, [str(created.object_id)]).status is mixpeek.TaskStatusEnum.COMPLETED

@@ -131,34 +131,39 @@ Shown = tuple[dict[str, Any], Resource]
 """A resource and its answer, perhaps without counts."""
 
 
-def page_of(items: list[Shown], query: ListQuery, *, name_of: str, scope: str) -> tuple[list[Shown], int, str | None]:
-    """Return one page of what is all in memory (searched, filtered, sorted, cut), the total and the next cursor.
+def searched(found: list[Resource], wanted: str | None) -> list[Resource]:
+    """Return the resources whose name, id or description holds `wanted`, whatever its case."""
+    if not wanted:
+        return found
+    needle = wanted.lower()
+    return [
+        item
+        for item in found
+        if needle in item.name.lower()
+        or needle in item.id.lower()
+        or needle in str(item.spec.get("description") or "").lower()
+    ]
 
-    `name_of` is the field of an answer that holds its name; `scope` says what is listed, so that a cursor of
-    another list is refused.
-    """
-    position = unseal(query, scope)
-    if query.search:
-        wanted = query.search.lower()
-        items = [item for item in items if _mentions(item[0], name_of, wanted)]
+
+def arranged(items: list[Shown], query: ListQuery) -> list[Shown]:
+    """Return the items that match the query's filters, in its order; what lacks a sorted field comes last."""
     if query.filters is not None:
         items = [item for item in items if matches(query.filters, item[0])]
     for field, direction in reversed(query.sort):
         present = [item for item in items if item[0].get(field) is not None]
         missing = [item for item in items if item[0].get(field) is None]
         items = sorted(present, key=partial(_place, field), reverse=direction == "desc") + missing
+    return items
+
+
+def cut(found: list[Resource], query: ListQuery, scope: str) -> tuple[list[Resource], str | None]:
+    """Return one page and the cursor of the next; `scope` says what is listed, so that no other cursor fits."""
+    position = unseal(query, scope)
     start = int(position["offset"]) if position else query.offset
     end = start + query.limit
-    more = seal(query, scope, {"offset": end}) if end < len(items) else None
-    return items[start:end], len(items), more
+    return found[start:end], seal(query, scope, {"offset": end}) if end < len(found) else None
 
 
-def _mentions(answer: Mapping[str, Any], name_of: str, wanted: str) -> bool:
-    ids = [str(value) for key, value in answer.items() if key.endswith("_id")]
-    texts = [str(answer.get(name_of) or ""), str(answer.get("description") or ""), *ids]
-    return any(wanted in text.lower() for text in texts)
-
-
-def _place(field: str, item: tuple[Mapping[str, Any], Resource]) -> tuple[int, Any]:
+def _place(field: str, item: Shown) -> tuple[int, Any]:
     value = item[0][field]
     return (0, value) if isinstance(value, int | float) else (1, str(value))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from mixpeek_operator.api import bodies, lists, scope
-from mixpeek_operator.api.declared import facts_of, page_of, stats_of_namespace
+from mixpeek_operator.api.declared import arranged, cut, facts_of, searched, stats_of_namespace
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
@@ -120,17 +120,16 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         return Json({noun: answer, f"source_{noun}_id": source.id})
 
     async def listing(where: Where, query: Query) -> Json:
-        found = await services.resources.find(where, kind)
-        # Counting is done for the page alone, unless it decides what is on the page.
+        found = searched(await services.resources.find(where, kind), query.search)
         deciding = fields(query.filters) | {field for field, _ in query.sort}
-        counted = not deciding.isdisjoint(view.counted)
-        items = [(await shown(where, item, counted=counted), item) for item in found]
-        chosen, total, cursor = page_of(items, query, name_of=f"{noun}_name", scope=f"{where.namespace_id}{view.path}")
-        if view.counted and not counted:
-            answers = [await shown(where, item) for _, item in chosen]
-        else:
-            answers = [answer for answer, _ in chosen]
-        return Json({**lists.envelope(ListPage(answers, total, cursor), query), "total": total})
+        if deciding:
+            # Counting is done for the page alone, unless it decides what is on the page.
+            counted = not deciding.isdisjoint(view.counted)
+            pairs = [(await shown(where, item, counted=counted), item) for item in found]
+            found = [item for _, item in arranged(pairs, query)]
+        chosen, cursor = cut(found, query, f"{where.namespace_id}{view.path}")
+        page = ListPage([await shown(where, item) for item in chosen], len(found), cursor)
+        return Json({**lists.envelope(page, query), "total": page.total})
 
     async def shown(where: Scope, resource: Resource, *, counted: bool = True) -> dict[str, Any]:
         return view.render(resource, await facts_of(services, where, kind, view, resource, counted=counted))

@@ -8,6 +8,7 @@ from fastapi import Depends, Query, Response
 
 from mixpeek_operator.api import lists
 from mixpeek_operator.api.bodies import JsonObject, wants_links
+from mixpeek_operator.api.processing import process
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.scope import Namespaced
@@ -26,18 +27,32 @@ def router(services: Services) -> Routes:
 
     @routes.post(ROOT, summary="Create an object")
     async def create_object(
-        where: Namespaced, bucket_identifier: str, body: JsonObject, policy: str | None = None
+        where: Namespaced,
+        bucket_identifier: str,
+        body: JsonObject,
+        policy: str | None = None,
+        auto_process: Flag = False,
     ) -> Json:
-        return Json(await services.objects.create(where, bucket_identifier, body, policy=policy))
+        made = await services.objects.create(where, bucket_identifier, body, policy=policy)
+        if auto_process:
+            await process(services, where, bucket_identifier, [made["object_id"]])
+        return Json(made)
 
     @routes.post(f"{ROOT}/batch", summary="Create many objects; bad ones are listed, the rest is stored")
     async def create_objects(
-        where: Namespaced, bucket_identifier: str, body: JsonObject, policy: str | None = None
+        where: Namespaced,
+        bucket_identifier: str,
+        body: JsonObject,
+        policy: str | None = None,
+        auto_process: Flag = False,
     ) -> Json:
         items = body.get("objects")
         if not isinstance(items, list):
             raise SpecError.of([Problem("list_type", "send the objects as a list", location=("body", "objects"))])
-        return Json(await services.objects.create_many(where, bucket_identifier, items, policy=policy))
+        made = await services.objects.create_many(where, bucket_identifier, items, policy=policy)
+        if auto_process:
+            await process(services, where, bucket_identifier, [item["object_id"] for item in made["succeeded"]])
+        return Json(made)
 
     async def listed(where: Any, bucket: str, query: ListQuery, links: bool) -> Json:
         page = await services.objects.list(where, bucket, query, return_presigned_urls=links)

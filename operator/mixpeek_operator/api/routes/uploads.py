@@ -8,6 +8,7 @@ from fastapi import Depends, Response
 
 from mixpeek_operator.api import lists
 from mixpeek_operator.api.bodies import JsonObject
+from mixpeek_operator.api.processing import process
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.scope import Namespaced
@@ -41,7 +42,12 @@ def router(services: Services) -> Routes:
 
     @routes.post(f"{ROOT}/{{upload_id}}/confirm", summary="Confirm an upload; makes the object")
     async def confirm_upload(where: Namespaced, bucket_identifier: str, upload_id: str, body: JsonObject) -> Json:
-        return Json(await services.uploads.confirm(where, bucket_identifier, upload_id, body))
+        confirmed = await services.uploads.confirm(where, bucket_identifier, upload_id, body)
+        if body.get("auto_submit_batch") is True and confirmed.get("object_id"):
+            task = await process(services, where, bucket_identifier, [confirmed["object_id"]])
+            if task is not None:
+                confirmed |= {"task_id": task["task_id"], "batch_id": task["additional_data"]["batch_id"]}
+        return Json(confirmed)
 
     @routes.get(f"{ROOT}/{{upload_id}}", summary="Get an upload")
     async def get_upload(
