@@ -176,7 +176,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             chores=(uploads.expire,),
         )
         batches = Batches(metadata, vectors, directory, objects, clock, on_submit=worker.wake)
-        documents = Documents(vectors, directory, signatures, derived, clock, links)
+        documents = Documents(vectors, directory, signatures, clock, links)
         retrieval = Retrieval(directory, vectors, inference, metadata, cache, clock, links, registry=stages)
         counts = DocumentCounts(documents)
         manifest = ManifestService(
@@ -210,6 +210,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             batches=batches,
             tasks=tasks,
             documents=documents,
+            derived=derived,
             retrieval=retrieval,
             blobs=blobs,
             vectors=vectors,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mixpeek_operator.core.lifecycle import Kind
     from mixpeek_operator.core.resources import Resources
     from mixpeek_operator.ingestion.batches import Batches
+    from mixpeek_operator.ingestion.derived import DerivedDocuments
     from mixpeek_operator.ingestion.documents import Documents
     from mixpeek_operator.ingestion.objects import Objects
     from mixpeek_operator.ingestion.tasks import Tasks
@@ -85,6 +86,7 @@ class Services:
     batches: Batches = _ABSENT
     tasks: Tasks = _ABSENT
     documents: Documents = _ABSENT
+    derived: DerivedDocuments = _ABSENT
     retrieval: Any = _ABSENT
     blobs: SignedBlobs = _ABSENT
     metadata: MetadataStore = _ABSENT

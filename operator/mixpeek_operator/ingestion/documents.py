@@ -8,46 +8,23 @@ from typing import Any
 
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import CollectionInfo, Directory
-from mixpeek_operator.core.errors import MixpeekError, NotFoundError, Place, Problem, SpecError
+from mixpeek_operator.core.errors import MixpeekError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import parse
 from mixpeek_operator.core.ids import point_id, random
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.core.shapes import OBJECT, OBJECTS, TEXT, TEXTS, expect
+from mixpeek_operator.core.shapes import OBJECT, TEXTS, expect
 from mixpeek_operator.ingestion import aggregate as aggregation
-from mixpeek_operator.ingestion.derived import DerivedDocuments
+from mixpeek_operator.ingestion.document_bodies import changes_of, created, limited, refuse_reserved, vectors_of
 from mixpeek_operator.ingestion.document_lists import count, list_groups, list_page, rendered, select, stream
 from mixpeek_operator.ingestion.lineage import RESERVED, render, user_fields
 from mixpeek_operator.ingestion.paths import MISSING, assign, resolve
 from mixpeek_operator.ingestion.records import namespace_of, timestamp
 from mixpeek_operator.ingestion.signatures import Signatures
-from mixpeek_operator.ports.vectors import Point, SparseVector, VectorStore, not_provisioned
+from mixpeek_operator.ports.vectors import Point, VectorStore, not_provisioned
 
-MAX_BATCH = 1000
 _WRITE = 500
-_CREATE_OPTIONS = frozenset(
-    {
-        "content_hash",
-        "document_schema_version",
-        "features",
-        "lineage_chain",
-        "root_bucket_id",
-        "source_collection_id",
-        "source_document_id",
-        "source_object_id",
-        "source_type",
-        "vectors",
-    }
-)
-_CREATE_SHAPE = {
-    "document_id": TEXT,
-    "root_object_id": TEXT,
-    "lineage_path": TEXT,
-    "lineage_chain": OBJECTS,
-    "features": OBJECTS,
-    "vectors": OBJECT,
-}
 
 
 class Documents:
@@ -58,14 +35,12 @@ class Documents:
         vectors: VectorStore,
         directory: Directory,
         signatures: Signatures,
-        derived: DerivedDocuments,
         clock: Clock,
         links: Links,
     ) -> None:
         self._vectors = vectors
         self._directory = directory
         self._signatures = signatures
-        self._derived = derived
         self._clock = clock
         self._links = links
 
@@ -129,44 +104,9 @@ class Documents:
     async def create(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Store a document as given, with `vectors` (by vector name) or `features[].vectors`; nothing is embedded."""
         info = await self._info(scope, collection)
-        expect(body, _CREATE_SHAPE)
-        for feature in body.get("features") or ():
-            expect(feature, {"payload": OBJECT, "vectors": OBJECT})
-        _refuse_reserved(body, allowed={"collection_id", "document_id", "root_object_id", "lineage_path"})
         id = str(body.get("document_id") or random("doc", 24))
-        now = timestamp(self._clock.now())
-        lineage = {
-            "root_object_id": body.get("root_object_id"),
-            "root_bucket_id": body.get("root_bucket_id"),
-            "source_type": body.get("source_type"),
-            "source_object_id": body.get("source_object_id"),
-            "source_collection_id": body.get("source_collection_id"),
-            "source_document_id": body.get("source_document_id"),
-            "path": body.get("lineage_path") or info.id,
-            "chain": [dict(step) for step in body.get("lineage_chain") or ()],
-        }
-        fields = {name: value for name, value in body.items() if name not in RESERVED | _CREATE_OPTIONS}
-        if fields.get("metadata") in ({}, None):
-            fields.pop("metadata", None)
-        for feature in body.get("features") or ():
-            fields |= dict(feature.get("payload") or {})
-        stored = {
-            **fields,
-            "document_id": id,
-            "collection_id": info.id,
-            "_internal": {
-                "namespace_id": info.namespace_id,
-                "document_id": id,
-                "collection_id": info.id,
-                "lineage": lineage,
-                "created_at": now,
-                "updated_at": now,
-                "edited_at": now,
-                "segment": 0,
-                "segments": 1,
-            },
-        }
-        point = Point(point_id(info.namespace_id, id), _vectors(info, body), stored)
+        stored = created(info, body, id, timestamp(self._clock.now()))
+        point = Point(point_id(info.namespace_id, id), vectors_of(info, body), stored)
         try:
             await self._vectors.upsert(info.vector_collection, [point])
         except NotFoundError as error:
@@ -177,7 +117,7 @@ class Documents:
     async def update(self, scope: Scope, collection: str, document_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replace the user fields of a document; its vectors and lineage stay."""
         info = await self._info(scope, collection)
-        _refuse_reserved(body, allowed=RESERVED)
+        refuse_reserved(body, allowed=RESERVED)
         point = await self._point(info, document_id, with_vectors=True)
         system = {name: point.payload[name] for name in ("document_id", "collection_id")}
         stored = {**user_fields(body), **system, "_internal": self._edited(point)}
@@ -188,7 +128,7 @@ class Documents:
     async def patch(self, scope: Scope, collection: str, document_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Merge user fields into a document; a dotted name sets a nested field."""
         info = await self._info(scope, collection)
-        changes = _changes(body)
+        changes = changes_of(body)
         point = await self._point(info, document_id)
         stored = await self._merge(info, point, changes)
         await self._signatures.touch(info)
@@ -216,7 +156,7 @@ class Documents:
                 "results": [],
                 "message": done["message"],
             }
-        _limit(updates, "updates")
+        limited(updates, "updates")
         results = []
         for entry in updates:
             id = str(entry.get("document_id", "")) if isinstance(entry, Mapping) else ""
@@ -224,7 +164,7 @@ class Documents:
                 if not isinstance(entry, Mapping):
                     raise SpecError("an update is {document_id, update_data}")
                 expect(entry, {"update_data": OBJECT})
-                await self._merge(info, await self._point(info, id), _changes(entry.get("update_data") or {}))
+                await self._merge(info, await self._point(info, id), changes_of(entry.get("update_data") or {}))
                 results.append({"document_id": id, "success": True, "error": None})
             except MixpeekError as error:
                 results.append({"document_id": id, "success": False, "error": error.message})
@@ -247,7 +187,7 @@ class Documents:
         results: list[dict[str, Any]] = []
         if ids is not None:
             expect(body, {"document_ids": TEXTS})
-            _limit(ids, "document_ids")
+            limited(ids, "document_ids")
             found = await self._points(info, ids)
             for id in ids:
                 error = None if id in found else f"there is no document {id!r} in this collection"
@@ -269,7 +209,7 @@ class Documents:
         """Merge the same `update_data` into every document that matches `filters` (all without filters)."""
         info = await self._info(scope, collection)
         expect(body, {"update_data": OBJECT})
-        changes = _changes(body.get("update_data") or {})
+        changes = changes_of(body.get("update_data") or {})
         chosen = select(self._vectors, info, parse(body.get("filters")))
         points = [point async for point in stream(self._vectors, chosen)]
         for point in points:
@@ -354,61 +294,6 @@ class Documents:
             "lineage": {**above, "lineage_chain": chain},
         }
 
-    async def of_object(self, scope: Scope, object_id: str, collection_ids: Sequence[str] = ()) -> dict[str, Any]:
-        """Return every document made of an object, in any collection or in the given ones."""
-        documents = [render(point.payload) for point in await self._made(scope, object_id, collection_ids)]
-        counts: dict[str, int] = {}
-        for document in documents:
-            counts[document["collection_id"]] = counts.get(document["collection_id"], 0) + 1
-        return {
-            "object_id": object_id,
-            "documents": documents,
-            "total": len(documents),
-            "total_count": len(documents),
-            "collections": [{"collection_id": id, "document_count": counts[id]} for id in sorted(counts)],
-        }
-
-    async def decomposition_tree(
-        self, scope: Scope, object_id: str, *, include_document_ids: bool = False
-    ) -> dict[str, Any]:
-        """Return the collections an object went through, nested as they feed each other."""
-        nodes: dict[str, dict[str, Any]] = {}
-        roots: list[dict[str, Any]] = []
-        points = await self._made(scope, object_id, ())
-        for point in points:
-            above = point.payload["_internal"].get("lineage") or {}
-            path = str(above.get("path") or point.payload["collection_id"])
-            node = nodes.get(path)
-            if node is None:
-                node = nodes[path] = {
-                    "collection_id": point.payload["collection_id"],
-                    "lineage_path": path,
-                    "feature_extractor_id": ((above.get("chain") or [{}])[-1]).get("feature_extractor_id"),
-                    "document_count": 0,
-                    "children": [],
-                    **({"document_ids": []} if include_document_ids else {}),
-                }
-            node["document_count"] += 1
-            if include_document_ids:
-                node["document_ids"].append(point.payload["document_id"])
-        for path in sorted(nodes):
-            parent = nodes.get(path.rpartition("/")[0])
-            (parent["children"] if parent else roots).append(nodes[path])
-        internal = points[0].payload["_internal"] if points else {}
-        return {
-            "object_id": object_id,
-            "root_object_id": object_id,
-            "root_bucket_id": (internal.get("lineage") or {}).get("root_bucket_id"),
-            "total_documents": len(points),
-            "tree": roots,
-        }
-
-    async def _made(self, scope: Scope, object_id: str, collection_ids: Sequence[str]) -> Sequence[Point]:
-        namespace_id = namespace_of(scope)
-        ids = [(await self._directory.collection(namespace_id, id)).id for id in collection_ids]
-        points = [point async for point in self._derived.of_objects(scope, [object_id], collection_ids=ids)]
-        return sorted(points, key=lambda point: _place(point.payload))
-
     async def _info(self, scope: Scope, collection: str) -> CollectionInfo:
         return await self._directory.collection(namespace_of(scope), collection)
 
@@ -447,73 +332,3 @@ class Documents:
     def _edited(self, point: Point) -> dict[str, Any]:
         now = timestamp(self._clock.now())
         return {**point.payload["_internal"], "updated_at": now, "edited_at": now}
-
-
-def _place(stored: Mapping[str, Any]) -> tuple[str, str, int]:
-    internal = stored["_internal"]
-    path = str((internal.get("lineage") or {}).get("path") or "")
-    return path, str(stored["collection_id"]), int(internal.get("segment") or 0)
-
-
-def _changes(body: Mapping[str, Any]) -> dict[str, Any]:
-    changes = {name: value for name, value in body.items() if name not in ("document_id", "collection_id")}
-    if not changes:
-        raise SpecError("the update is empty; send the fields to change", code="empty_update")
-    _refuse_reserved(changes, allowed=set())
-    return changes
-
-
-def _refuse_reserved(body: Mapping[str, Any], *, allowed: set[str] | frozenset[str]) -> None:
-    taken = [name for name in body if str(name).split(".")[0] in RESERVED - set(allowed)]
-    if taken:
-        raise SpecError.of(
-            [
-                Problem("immutable", f"{name!r} is written by the system only", Place(path=name), location=(name,))
-                for name in taken
-            ]
-        )
-
-
-def _vectors(info: CollectionInfo, body: Mapping[str, Any]) -> dict[str, Any]:
-    given: dict[str, Any] = dict(body.get("vectors") or {})
-    for feature in body.get("features") or ():
-        given |= dict(feature.get("vectors") or {})
-    known = {item.index.name: item.index for item in info.features}
-    known |= {item.index.output: item.index for item in info.features}
-    problems = []
-    found: dict[str, Any] = {}
-
-    def refuse(code: str, name: str, message: str) -> None:
-        problems.append(Problem(code, message, Place(path=f"vectors.{name}"), location=("vectors", name)))
-
-    for name, value in given.items():
-        index = known.get(name)
-        if index is None:
-            listed = ", ".join(sorted(item.index.name for item in info.features)) or "none"
-            refuse("unknown_vector", name, f"unknown vector {name!r}; this collection has {listed}")
-        elif isinstance(value, Mapping) and _sparse(value):
-            found[index.name] = SparseVector(value.get("indices", []), value.get("values", []))
-        elif not _numbers(value):
-            refuse("wrong_type", name, f"vector {name!r} is a list of numbers or {{indices, values}}")
-        elif index.dimensions is not None and len(value) != index.dimensions:
-            message = f"vector {name!r} has {len(value)} numbers, {index.dimensions} are expected"
-            refuse("vector_size", name, message)
-        else:
-            found[index.name] = [float(item) for item in value]
-    if problems:
-        raise SpecError.of(problems)
-    return found
-
-
-def _sparse(value: Mapping[str, Any]) -> bool:
-    indices, values = value.get("indices", []), value.get("values", [])
-    return _numbers(indices) and all(type(item) is int for item in indices) and _numbers(values)
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
-
-
-def _limit(entries: Any, name: str) -> None:
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_BATCH:
-        raise SpecError(f"'{name}' is a list of 1 to {MAX_BATCH} entries", code="invalid_batch")

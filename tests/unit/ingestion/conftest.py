@@ -236,7 +236,7 @@ class World:
         self.objects = Objects(self.metadata, self.blobs, self.directory, self.clock, intake, self.derived, links)
         self.uploads = Uploads(self.metadata, self.blobs, self.directory, self.objects, self.tasks, self.clock)
         self.batches = Batches(self.metadata, self.vectors, self.directory, self.objects, self.clock)
-        self.documents = Documents(self.vectors, self.directory, self.signatures, self.derived, self.clock, links)
+        self.documents = Documents(self.vectors, self.directory, self.signatures, self.clock, links)
 
     def bucket(self, name: str = "texts", *, unique_key: Any = None, **properties: Any) -> BucketInfo:
         declared = properties or {

@@ -44,9 +44,9 @@ async def test_two_tiers_with_lineage(world: Any) -> None:
     assert models.DocumentResponse.from_dict(shown) is not None
     answer = await world.documents.lineage(world.scope, "words", document["document_id"])
     assert models.DocumentLineageResponse.from_dict(answer).depth == 2
-    tree = await world.documents.decomposition_tree(world.scope, ids[0])
+    tree = await world.derived.decomposition_tree(world.scope, ids[0])
     assert tree["tree"][0]["children"][0]["document_count"] == 2
-    assert (await world.documents.of_object(world.scope, ids[0]))["total"] == 4
+    assert (await world.derived.of_object(world.scope, ids[0]))["total"] == 4
     task = await world.tasks.get(world.scope, batch["task_id"])
     assert task["status"] == "COMPLETED" and models.TaskResponse.from_dict(task) is not None
 

@@ -154,12 +154,12 @@ def _lineage(routes: Routes, services: Services) -> None:
     async def get_documents_of_object(
         where: Namespaced, object_id: str, collection_ids: Annotated[list[str] | None, Query()] = None
     ) -> Json:
-        return Json(await services.documents.of_object(where, object_id, collection_ids or ()))
+        return Json(await services.derived.of_object(where, object_id, collection_ids or ()))
 
     @routes.get("/v1/objects/{object_id}/decomposition-tree", tags=["Document Lineage"])
     async def get_decomposition_tree(where: Namespaced, object_id: str, include_document_ids: bool = False) -> Json:
         """The tree of documents that were made of an object."""
-        found = await services.documents.decomposition_tree(where, object_id, include_document_ids=include_document_ids)
+        found = await services.derived.decomposition_tree(where, object_id, include_document_ids=include_document_ids)
         return Json(found)
 
 
