@@ -112,6 +112,10 @@ class Objects:
         answer = _render(record.body)
         return await self._linked(info, answer) if return_presigned_urls else answer
 
+    async def exists(self, scope: Scope, object_id: str) -> bool:
+        """Whether any bucket of the namespace has the object."""
+        return await self._metadata.get(TABLE, namespace_of(scope), object_id) is not None
+
     async def list(
         self, scope: Scope, bucket: str, query: ListQuery, *, return_presigned_urls: bool = False
     ) -> ListPage:

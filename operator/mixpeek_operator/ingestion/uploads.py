@@ -216,6 +216,7 @@ class Uploads:
         entries = body.get("confirmations")
         if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_BATCH:
             raise SpecError(f"'confirmations' is a list of 1 to {MAX_BATCH} entries with upload_id", code="invalid")
+        await self._directory.bucket(namespace_of(scope), bucket)
         outputs: list[dict[str, Any]] = []
         for entry in entries:
             upload_id = str(entry.get("upload_id", "")) if isinstance(entry, Mapping) else ""

@@ -146,6 +146,10 @@ def _writing(routes: Routes, services: Services) -> None:
 
 
 def _lineage(routes: Routes, services: Services) -> None:
+    async def known(where: Scope, object_id: str) -> None:
+        if not await services.objects.exists(where, object_id):
+            raise NotFoundError(f"namespace {where.namespace!r} has no object {object_id!r}")
+
     @routes.get(f"{ONE}/lineage", tags=["Document Lineage"], summary="Where a document comes from")
     async def get_document_lineage(where: Namespaced, collection_identifier: str, document_id: str) -> Json:
         return Json(await services.documents.lineage(where, collection_identifier, document_id))
@@ -154,12 +158,17 @@ def _lineage(routes: Routes, services: Services) -> None:
     async def get_documents_of_object(
         where: Namespaced, object_id: str, collection_ids: Annotated[list[str] | None, Query()] = None
     ) -> Json:
-        return Json(await services.derived.of_object(where, object_id, collection_ids or ()))
+        found = await services.derived.of_object(where, object_id, collection_ids or ())
+        if not found["documents"]:
+            await known(where, object_id)
+        return Json(found)
 
     @routes.get("/v1/objects/{object_id}/decomposition-tree", tags=["Document Lineage"])
     async def get_decomposition_tree(where: Namespaced, object_id: str, include_document_ids: bool = False) -> Json:
         """The tree of documents that were made of an object."""
         found = await services.derived.decomposition_tree(where, object_id, include_document_ids=include_document_ids)
+        if not found["total_documents"]:
+            await known(where, object_id)
         return Json(found)
 
 
