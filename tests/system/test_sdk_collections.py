@@ -49,7 +49,7 @@ def test_features_of_a_collection(library: Library) -> None:
 
 def test_collections_are_listed_patched_cloned_and_deleted(place: Place, bucket: str) -> None:
     collections = mixpeek.CollectionsApi(place.api)
-    prefix = unique("col")
+    prefix = unique("copied")
     first = place.collection({"type": "bucket", "bucket_ids": [bucket]}, collection_name=f"{prefix}_a")
     changed: Any = collections.update_collection(
         str(first.collection_id), {"description": "changed", "metadata": {"x": "y"}}
@@ -160,6 +160,9 @@ def test_a_batch_from_draft_to_done(place: Place) -> None:
     assert tasks.get_task(task.task_id).status is mixpeek.TaskStatusEnum.COMPLETED
     listed = tasks.list_tasks(limit=100)
     assert task.task_id in {item.task_id for item in listed.results}
+    request_done: Any = {"status": "COMPLETED", "search": task.task_id}
+    found = place.http.post("/v1/tasks/list", json=request_done).json()["results"]
+    assert [item["task_id"] for item in found] == [task.task_id]
     assert tasks.kill_task(task.task_id) is not None
     assert tasks.get_task(task.task_id).status is mixpeek.TaskStatusEnum.COMPLETED
     # The same objects again make no new documents.

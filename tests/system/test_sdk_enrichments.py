@@ -29,7 +29,7 @@ def retriever(library: Library) -> str:
 
 def test_a_taxonomy_is_declared_listed_changed_copied_and_deleted(library: Library, retriever: str) -> None:
     taxonomies = mixpeek.TaxonomiesApi(library.place.api)
-    prefix = unique("tax")
+    prefix = unique("copied")
     config: dict[str, Any] = {
         "taxonomy_type": "flat",
         "retriever_id": retriever,

@@ -99,6 +99,10 @@ def test_seeds_spellings(library: Library) -> None:
     )
     assert made.status_code == 200, made.text
     assert made.json()["collection_identifiers"] == [library.collection_id]
+    read = mixpeek.RetrieverConfig.from_dict(made.json())
+    assert read is not None
+    assert read.input_schema is not None
+    assert read.input_schema["query"].required is True
     found = execute(library, made.json()["retriever_id"])
     assert len(found.documents or []) == 3
 
@@ -194,7 +198,7 @@ def test_wrong_inputs_are_refused(library: Library, finder: mixpeek.RetrieverCon
 
 def test_listing_patching_cloning_and_deleting(library: Library) -> None:
     retrievers = mixpeek.RetrieversApi(library.place.api)
-    prefix = unique("ret")
+    prefix = unique("copied")
     made = create(library, retriever_name=f"{prefix}_a")
     patch = mixpeek.PatchRetrieverRequest.from_dict({"description": "changed", "tags": ["b"]})
     assert patch is not None
@@ -320,3 +324,29 @@ def test_noise_of_the_sdks_parameter_models(library: Library) -> None:
     found = execute(library, answer.json()["retriever_id"])
     prices = [document["price"] for document in found.documents or []]
     assert prices == sorted(prices, reverse=True)
+
+
+def test_the_type_of_every_stage_is_one_that_the_sdk_reads(library: Library) -> None:
+    cheap = {"field": "price", "operator": "lt", "value": 200}
+    stages: list[dict[str, Any]] = [
+        *FORMS["sdk"],
+        {
+            "stage_name": "attribute_filter",
+            "config": {"parameters": {"field": "price", "operator": "lt", "value": 200}},
+        },
+        {"stage_name": "sort_relevance", "config": {"parameters": {}}},
+        {"stage_name": "sort_attribute", "config": {"parameters": {"field": "price", "direction": "asc"}}},
+        {"stage_name": "limit", "stage_type": "group", "config": {"parameters": {"limit": 2}}},
+        {"stage_name": "json_transform", "config": {"parameters": {"template": '{"title": "{{ DOC.text }}"}'}}},
+    ]
+    answer = library.place.http.post("/v1/retrievers", json=body(library, stages=stages))
+    assert answer.status_code == 200, answer.text
+    read = mixpeek.RetrieverConfig.from_dict(answer.json())
+    assert read is not None
+    kinds = [stage.stage_type.value if stage.stage_type else None for stage in read.stages]
+    assert kinds == ["filter", "filter", "sort", "sort", "reduce", "apply"]
+    found = execute(library, str(read.retriever_id))
+    assert [document["title"] for document in found.documents or []] == [
+        "The moon map glows above the bed at night",
+        "Soup stays hot for a day in a steel flask",
+    ]
