@@ -12,9 +12,9 @@ from mixpeek_operator.core.filters import Compare, Operator, all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.core.shapes import COUNT, OBJECT, TEXT, TEXTS, expect
+from mixpeek_operator.ingestion.batch_queue import BatchQueue, batch_write
 from mixpeek_operator.ingestion.batch_records import (
     BATCHES,
-    COUNTERS,
     ITEMS,
     ITEMS_PER_RECORD,
     SHOWN_FAILURES,
@@ -24,26 +24,16 @@ from mixpeek_operator.ingestion.batch_records import (
     item_id,
     item_writes,
     new_batch,
-    progress_of,
     render_batch,
-    with_plan,
 )
 from mixpeek_operator.ingestion.objects import Objects
 from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
-from mixpeek_operator.ingestion.tasks import OPEN, TaskStatus, cancel_batch, render_task, task_record, task_write
-from mixpeek_operator.ingestion.tiers import plan
-from mixpeek_operator.ingestion.triggers import TriggerSources
+from mixpeek_operator.ingestion.tasks import OPEN, TaskStatus, cancel_batch
+from mixpeek_operator.ingestion.triggers import TriggerSources, triggered
 from mixpeek_operator.ports.metadata import MetadataStore, Record, Write
 from mixpeek_operator.ports.vectors import VectorStore
 
 _Ids = list[str]
-_TASK = "api_buckets_batches_process"
-_TRIGGER_SHAPE = {
-    "object_ids": TEXTS,
-    "include_buckets": TEXTS,
-    "include_collections": TEXTS,
-    "dedup_strategy": TEXT,
-}
 _CREATE_SHAPE = {
     "batch_name": TEXT,
     "metadata": OBJECT,
@@ -73,7 +63,7 @@ class Batches:
         self._directory = directory
         self._objects = objects
         self._clock = clock
-        self._on_submit = on_submit
+        self._queue = BatchQueue(metadata, directory, clock, on_submit=on_submit)
 
     async def create(self, scope: Scope, bucket: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Make a batch of `object_ids` or of the objects that match `filters`; DRAFT, or submitted when
@@ -162,7 +152,7 @@ class Batches:
             start = len(present)
             tail = present[start - start % ITEMS_PER_RECORD :]
             batch |= {"item_count": start + len(new), "updated_at": self._now()}
-            writes = [self._write(batch, record.version), *item_writes(batch, 0, new, start=start, tail=tail)]
+            writes = [batch_write(batch, record.version), *item_writes(batch, 0, new, start=start, tail=tail)]
             try:
                 await self._metadata.transact(writes)
             except ConflictError:
@@ -206,15 +196,15 @@ class Batches:
             record = await self._record(scope, bucket, batch_id)
             batch = dict(record.body)
             if batch["status"] != "DRAFT":
-                return await self._task(batch)
+                return await self._queue.task(batch)
             if not batch["item_count"]:
                 raise SpecError(f"batch {batch_id} has no objects; add some first", code="empty_batch")
             only = [
                 (await self._directory.collection(str(batch["namespace_id"]), str(id))).id for id in wanted
             ] or batch["requested_collections"]
-            batch = await self._planned(batch, only)
+            batch = await self._queue.planned(batch, only)
             try:
-                return await self._queue(scope, batch, record.version)
+                return await self._queue.put(scope, batch, record.version)
             except ConflictError:
                 continue
         raise ConflictError(f"batch {batch_id} is being changed by others; try again")
@@ -223,7 +213,7 @@ class Batches:
         """Stop a batch and return its task. What was written stays; nothing is written after this."""
         record = await self._record(scope, bucket, batch_id)
         await cancel_batch(self._metadata, str(record.body["namespace_id"]), batch_id, self._now())
-        return await self._task(dict((await self._record(scope, bucket, batch_id)).body))
+        return await self._queue.task(dict((await self._record(scope, bucket, batch_id)).body))
 
     async def retry(
         self, scope: Scope, bucket: str | None, batch_id: str, body: Mapping[str, Any] | None = None
@@ -252,10 +242,10 @@ class Batches:
         answer = {"batch_id": batch_id, "task_id": batch["task_id"], "retried_count": len(failures), "retry_mode": mode}
         if not ids:
             return {**answer, "status": batch["status"], "message": "Nothing to retry"}
-        batch = await self._planned(batch, batch["requested_collections"])
+        batch = await self._queue.planned(batch, batch["requested_collections"])
         batch |= {"pass": batch["pass"] + 1, "pass_items": len(ids), "failure_reason": None, "completed_at": None}
         gone = [Write(ITEMS, namespace_id, item.id, None) for item in failures]
-        await self._queue(scope, batch, record.version, [*item_writes(batch, batch["pass"], ids), *gone])
+        await self._queue.put(scope, batch, record.version, [*item_writes(batch, batch["pass"], ids), *gone])
         return {**answer, "status": "PENDING", "message": f"Retrying {len(ids)} objects"}
 
     async def failed_documents(
@@ -310,58 +300,17 @@ class Batches:
 
         `include_buckets`, `include_collections`, `object_ids` and `source_filters` narrow the sources.
         """
-        options = dict(body or {})
         info = await self._directory.collection(namespace_of(scope), collection)
-        expect(options, _TRIGGER_SHAPE)
-        strategy = check_strategy(options.get("dedup_strategy"))
         tasks: list[dict[str, Any]] = []
-        sources: list[str] = []
-        items = 0
-        tiers = 1
-        for source_id in await self._triggers.narrowed(info, options):
-            ids = await self._triggers.items(info, source_id, options)
-            if not ids:
-                continue
-            batch = new_batch(
-                organization=scope.organization,
-                namespace_id=info.namespace_id,
-                bucket_id=source_id if info.source_type == "bucket" else await self._triggers.root_bucket(info),
-                root=source_id,
-                type="BUCKET" if info.source_type == "bucket" else "COLLECTION",
-                now=self._now(),
-            )
-            downstream = await self._triggers.downstream(info)
-            batch |= {"dedup_strategy": strategy, "requested_collections": downstream}
+        batches: list[Mapping[str, Any]] = []
+        async for batch, ids in self._triggers.drafts(scope, info, dict(body or {}), self._now()):
             await self._insert(batch, ids)
             tasks.append(await self.submit(scope, None, str(batch["batch_id"])))
-            planned = (await self._record(scope, None, str(batch["batch_id"]))).body
-            tiers = max(tiers, len(planned["dag_tiers"]))
-            sources.append(source_id)
-            items += len(ids)
-        if not tasks:
-            raise ConflictError(f"collection {info.name!r} has nothing to process: its sources hold no matching items")
-        from_bucket = info.source_type == "bucket"
-        batch_ids = [str(task["additional_data"]["batch_id"]) for task in tasks]
-        return {
-            "batch_id": batch_ids[0],
-            "task_id": tasks[0]["task_id"],
-            "batch_ids": batch_ids,
-            "task_ids": [task["task_id"] for task in tasks],
-            "batch_count": len(tasks),
-            "collection_id": info.id,
-            "source_bucket_ids": sources if from_bucket else None,
-            "source_collection_ids": None if from_bucket else sources,
-            "object_count": items if from_bucket else None,
-            "document_count": None if from_bucket else items,
-            "total_tiers": tiers,
-            "message": f"Processing {items} {'objects' if from_bucket else 'documents'} through {info.name!r}",
-        }
+            batches.append((await self._record(scope, None, str(batch["batch_id"]))).body)
+        return triggered(info, batches, tasks)
 
     def _now(self) -> str:
         return timestamp(self._clock.now())
-
-    def _write(self, batch: Mapping[str, Any], version: int | None) -> Write:
-        return Write(BATCHES, str(batch["namespace_id"]), str(batch["batch_id"]), batch, version)
 
     async def _record(self, scope: Scope, bucket: str | None, batch_id: str) -> Record:
         namespace_id = namespace_of(scope)
@@ -375,7 +324,7 @@ class Batches:
 
     async def _insert(self, batch: dict[str, Any], ids: Sequence[str]) -> None:
         batch["item_count"] = len(ids)
-        await self._metadata.transact([self._write(batch, 0), *item_writes(batch, 0, ids)])
+        await self._metadata.transact([batch_write(batch, 0), *item_writes(batch, 0, ids)])
 
     async def _chosen(self, info: BucketInfo, body: Mapping[str, Any]) -> Sequence[str]:
         ids = body.get("object_ids")
@@ -394,59 +343,6 @@ class Batches:
         records = await self._metadata.get_many(ITEMS, str(batch["namespace_id"]), ids)
         return [str(id) for record in records for id in record.body["ids"]]
 
-    async def _planned(self, batch: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
-        collections = await self._directory.collections(str(batch["namespace_id"]))
-        tiers = plan(collections, root=str(batch["root"]), only=only)
-        if not any(tiers):
-            raise ConflictError(
-                f"no enabled collection reads {batch['root']}; create one whose source is this "
-                f"{'bucket' if batch['type'] == 'BUCKET' else 'collection'} first"
-            )
-        return with_plan(batch, tiers, {item.id: item for item in collections})
-
-    async def _queue(
-        self, scope: Scope, batch: dict[str, Any], version: int, extra: Sequence[Write] = ()
-    ) -> dict[str, Any]:
-        now = self._now()
-        old = await self._metadata.get("tasks", str(batch["organization"]), str(batch["task_id"]))
-        task = dict(old.body) if old else task_record(scope, _TASK, now, inputs=[batch["batch_id"]])
-        batch |= {
-            "task_id": task["task_id"],
-            "status": "PENDING",
-            "state": "PENDING",
-            "pass_items": batch["pass_items"] if batch["pass"] else batch["item_count"],
-            "cursor": {"step": 0, "position": 0},
-            "counters": batch["counters"] if batch["pass"] else dict.fromkeys(COUNTERS, 0),
-            "retry_count": 0,
-            "submitted_at": now,
-            "updated_at": now,
-            "lease_until": 0,
-        }
-        task |= {"status": "PENDING", "error": None, "updated_at": now}
-        task["additional_data"] = {
-            "batch_id": batch["batch_id"],
-            "bucket_id": batch["bucket_id"],
-            "namespace_id": batch["namespace_id"],
-            "progress": progress_of(batch),
-        }
-        writes = [self._write(batch, version), task_write(str(batch["organization"]), task), *extra]
-        await self._metadata.transact(writes)
-        if self._on_submit is not None:
-            self._on_submit()
-        return render_task(task)
-
-    async def _task(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        record = await self._metadata.get("tasks", str(batch["organization"]), str(batch["task_id"]))
-        if record is not None:
-            return render_task(record.body)
-        return {
-            "task_id": batch["task_id"] or str(batch["batch_id"]),
-            "task_type": _TASK,
-            "status": batch["status"],
-            "inputs": [batch["batch_id"]],
-            "additional_data": {"batch_id": batch["batch_id"], "bucket_id": batch["bucket_id"]},
-        }
-
     async def _change(
         self, scope: Scope, bucket: str, batch_id: str, change: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> dict[str, Any]:
@@ -454,7 +350,7 @@ class Batches:
             record = await self._record(scope, bucket, batch_id)
             batch = change({**record.body, "updated_at": self._now()})
             try:
-                await self._metadata.transact([self._write(batch, record.version)])
+                await self._metadata.transact([batch_write(batch, record.version)])
             except ConflictError:
                 continue
             return batch

@@ -72,6 +72,8 @@ class Documents:
         points = [point_id(namespace_id, id) for id in document_ids]
         found: dict[str, str] = {}
         for place in {item.vector_collection for item in collections.values()}:
+            if await self._vectors.describe(place) is None:
+                continue  # not provisioned yet
             for point in await self._vectors.get(place, points):
                 if point.payload.get("collection_id") in collections:
                     found[str(point.payload["document_id"])] = str(point.payload["collection_id"])

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from mixpeek_operator.core.directory import CollectionInfo, Directory
-from mixpeek_operator.core.errors import SpecError
+from mixpeek_operator.core.errors import ConflictError, SpecError
 from mixpeek_operator.core.filters import all_of, equals, parse
+from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.core.shapes import TEXT, TEXTS, expect
+from mixpeek_operator.ingestion.batch_records import check_strategy, new_batch
 from mixpeek_operator.ingestion.objects import Objects
 from mixpeek_operator.ports.vectors import VectorStore, scroll_all
+
+_SHAPE = {
+    "object_ids": TEXTS,
+    "include_buckets": TEXTS,
+    "include_collections": TEXTS,
+    "dedup_strategy": TEXT,
+}
 
 
 class TriggerSources:
@@ -19,6 +29,27 @@ class TriggerSources:
         self._directory = directory
         self._objects = objects
         self._vectors = vectors
+
+    async def drafts(
+        self, scope: Scope, info: CollectionInfo, options: Mapping[str, Any], now: str
+    ) -> AsyncIterator[tuple[dict[str, Any], Sequence[str]]]:
+        """Yield a batch to be and its items, for each source that holds any."""
+        expect(options, _SHAPE)
+        strategy = check_strategy(options.get("dedup_strategy"))
+        for source_id in await self.narrowed(info, options):
+            ids = await self.items(info, source_id, options)
+            if not ids:
+                continue
+            batch = new_batch(
+                organization=scope.organization,
+                namespace_id=info.namespace_id,
+                bucket_id=source_id if info.source_type == "bucket" else await self.root_bucket(info),
+                root=source_id,
+                type="BUCKET" if info.source_type == "bucket" else "COLLECTION",
+                now=now,
+            )
+            batch |= {"dedup_strategy": strategy, "requested_collections": await self.downstream(info)}
+            yield batch, ids
 
     async def narrowed(self, info: CollectionInfo, options: Mapping[str, Any]) -> Sequence[str]:
         """Return the ids of the sources to read: those named, or all."""
@@ -40,6 +71,8 @@ class TriggerSources:
                 return await self._objects.known_ids(info.namespace_id, source_id, options["object_ids"])
             return await self._objects.find_ids(info.namespace_id, source_id, filters, None)
         filter = all_of(equals("collection_id", source_id), parse(filters))
+        if await self._vectors.describe(info.vector_collection) is None:
+            return []  # nothing is stored before the namespace is provisioned
         points = scroll_all(self._vectors, info.vector_collection, filter=filter)
         return [str(point.payload["document_id"]) async for point in points]
 
@@ -58,3 +91,28 @@ class TriggerSources:
             seen.add(info.id)
             info = await self._directory.collection(info.namespace_id, info.source_ids[0])
         return info.source_ids[0]
+
+
+def triggered(
+    info: CollectionInfo, batches: Sequence[Mapping[str, Any]], tasks: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the answer to a trigger. Raises ConflictError when there is nothing to process."""
+    if not batches:
+        raise ConflictError(f"collection {info.name!r} has nothing to process: its sources hold no matching items")
+    from_bucket = info.source_type == "bucket"
+    sources = [batch["root"] for batch in batches]
+    items = sum(batch["item_count"] for batch in batches)
+    return {
+        "batch_id": batches[0]["batch_id"],
+        "task_id": tasks[0]["task_id"],
+        "batch_ids": [batch["batch_id"] for batch in batches],
+        "task_ids": [task["task_id"] for task in tasks],
+        "batch_count": len(tasks),
+        "collection_id": info.id,
+        "source_bucket_ids": sources if from_bucket else None,
+        "source_collection_ids": None if from_bucket else sources,
+        "object_count": items if from_bucket else None,
+        "document_count": None if from_bucket else items,
+        "total_tiers": max(len(batch["dag_tiers"]) for batch in batches),
+        "message": f"Processing {items} {'objects' if from_bucket else 'documents'} through {info.name!r}",
+    }

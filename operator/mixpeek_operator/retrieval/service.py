@@ -196,17 +196,7 @@ class Retrieval:
             "status": execution.status,
             "documents": documents,
             "pagination": info,
-            "stage_statistics": {
-                "stages": execution.statistics,
-                "total_time_ms": elapsed_ms,
-                "credits_used": execution.credits,
-            },
-            "budget": {
-                "credits_used": execution.credits,
-                "credits_limit": pipeline.max_credits,
-                "time_elapsed_ms": elapsed_ms,
-                "time_limit_ms": pipeline.max_time_ms,
-            },
+            **_account(execution, elapsed_ms),
             "cached_at": None,
         }
         if execution.degraded:
@@ -270,16 +260,7 @@ class Retrieval:
             "documents_retained": False,
             "stages_completed": len(execution.statistics),
             "total_stages": execution.pipeline.stage_count,
-            "stage_statistics": {
-                "stages": execution.statistics,
-                "total_time_ms": elapsed_ms,
-                "credits_used": execution.credits,
-            },
-            "budget": {
-                "credits_used": execution.credits,
-                "credits_limit": execution.pipeline.max_credits,
-                "time_elapsed_ms": elapsed_ms,
-            },
+            **_account(execution, elapsed_ms),
         }
         if error is not None:
             record["error"] = error
@@ -331,6 +312,24 @@ class Retrieval:
         return tuple(
             [await self._directory.collection(namespace.id, identifier) for identifier in retriever.collection_ids]
         )
+
+
+def _account(execution: Execution, elapsed_ms: float) -> dict[str, Any]:
+    """What an execution took, as its answer and its history show it."""
+    pipeline = execution.pipeline
+    return {
+        "stage_statistics": {
+            "stages": execution.statistics,
+            "total_time_ms": elapsed_ms,
+            "credits_used": execution.credits,
+        },
+        "budget": {
+            "credits_used": execution.credits,
+            "credits_limit": pipeline.max_credits,
+            "time_elapsed_ms": elapsed_ms,
+            "time_limit_ms": pipeline.max_time_ms,
+        },
+    }
 
 
 def _adhoc(namespace: NamespaceInfo, body: Mapping[str, Any]) -> RetrieverInfo:

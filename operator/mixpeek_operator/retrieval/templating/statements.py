@@ -31,14 +31,7 @@ class Compiler(Expressions):
     def body(self, children: list[nodes.Node]) -> Render:
         """Return the closure that writes a block's content."""
         steps = [self._statement(child) for child in children]
-        if len(steps) == 1:
-            return steps[0]
-
-        def run(frame: Frame) -> None:
-            for step in steps:
-                step(frame)
-
-        return run
+        return _sequence(steps)
 
     def _statement(self, node: nodes.Node) -> Render:
         if isinstance(node, nodes.Output):
@@ -58,14 +51,7 @@ class Compiler(Expressions):
                 steps.append(_static(child.data))
             else:
                 steps.append(_dynamic(self.expression(child)))
-        if len(steps) == 1:
-            return steps[0]
-
-        def run(frame: Frame) -> None:
-            for step in steps:
-                step(frame)
-
-        return run
+        return _sequence(steps)
 
     def _if(self, node: nodes.If) -> Render:
         branches = [(self.expression(node.test), self._scoped(node.body))]
@@ -131,6 +117,17 @@ class Compiler(Expressions):
             frame.names[name] = value(frame)
 
         return run
+
+
+def _sequence(steps: list[Render]) -> Render:
+    if len(steps) == 1:
+        return steps[0]
+
+    def run(frame: Frame) -> None:
+        for step in steps:
+            step(frame)
+
+    return run
 
 
 def _static(data: str) -> Render:
