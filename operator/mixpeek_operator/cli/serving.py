@@ -49,11 +49,13 @@ def run(
     """
     settings = settings_of(data=data, host=host, port=port)
     logging.configure(settings.log_level, settings.log_format)
-    asyncio.run(_serve(settings, watch))
-    if any(thread.daemon for thread in threading.enumerate()):
-        # A model is still being loaded, which nobody can break off; everything else is closed and on disk.
-        sys.stdout.flush()
-        os._exit(0)
+    with asyncio.Runner() as runner:
+        runner.run(_serve(settings, watch))
+        if any(thread.daemon for thread in threading.enumerate()):
+            # A model is still being loaded, which nobody can break off, and a batch may wait for it in a thread.
+            # Everything else is closed and on disk.
+            sys.stdout.flush()
+            os._exit(0)
 
 
 def settings_of(**given: Any) -> Settings:
@@ -197,12 +199,12 @@ async def _apply(running: System, paths: Sequence[Path]) -> None:
     except Exception:
         _log.exception("applying the files failed")
     else:
-        counts = {name: answer.get(f"{name}_count") or 0 for name in ("created", "updated", "skipped", "failed")}
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
         if answer["success"]:
+            words = ("created", "updated", "skipped")
+            told = ", ".join(f"{answer.get(f'{word}_count') or 0} {word}" for word in words)
             output.say(f"{now} applied: {told}", colour="green")
         else:
-            output.fail(f"{now} not applied, waiting for the next change: {told}")
+            output.fail(f"{now} not applied, waiting for the next change:")
         for line in answer.get("errors") or []:
             output.fail(f"  {line}")
 
