@@ -330,10 +330,7 @@ def test_the_type_of_every_stage_is_one_that_the_sdk_reads(library: Library) -> 
     cheap = {"field": "price", "operator": "lt", "value": 200}
     stages: list[dict[str, Any]] = [
         *FORMS["sdk"],
-        {
-            "stage_name": "attribute_filter",
-            "config": {"parameters": {"field": "price", "operator": "lt", "value": 200}},
-        },
+        {"stage_name": "attribute_filter", "config": {"parameters": cheap}},
         {"stage_name": "sort_relevance", "config": {"parameters": {}}},
         {"stage_name": "sort_attribute", "config": {"parameters": {"field": "price", "direction": "asc"}}},
         {"stage_name": "limit", "stage_type": "group", "config": {"parameters": {"limit": 2}}},
