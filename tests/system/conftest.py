@@ -31,7 +31,7 @@ def unique(prefix: str) -> str:
     return f"{prefix}_{next(_NUMBERS)}"
 
 
-def eventually(check: Callable[[], Any], *, within_s: float = 60.0) -> Any:
+def eventually(check: Callable[[], Any], *, within_s: float = 180.0) -> Any:
     """Return the first true answer of `check`; its last answer when time is over."""
     deadline = time.monotonic() + within_s
     while not (value := check()) and time.monotonic() < deadline:
