@@ -115,14 +115,16 @@ def _ingest(client: Client, bucket: str) -> bool:
     if bucket == "guides":
         names = sorted((HERE / "data" / "guides").glob("*.txt"))
         there = {item.get("topic") for item in _objects(client, bucket)}
-        missing = [path for path in names if path.stem not in there]
-        for path in missing:
-            _upload(client, bucket, path)
+        absent = [file for file in names if file.stem not in there]
+        for file in absent:
+            _upload(client, bucket, file)
+        added = len(absent)
     else:
         lines = (HERE / "data" / f"{bucket}.jsonl").read_text(encoding="utf-8").splitlines()
         key = KEYS[bucket]
         there = {item.get(key) for item in _objects(client, bucket)}
         missing = [item for item in map(json.loads, lines) if item[key] not in there]
+        added = len(missing)
         if missing:
             answer = client.post(f"/v1/buckets/{bucket}/objects/batch", {"objects": missing}, namespace=NAMESPACE)
             for item in answer["failed"]:
@@ -130,16 +132,16 @@ def _ingest(client: Client, bucket: str) -> bool:
     root = f"/v1/buckets/{bucket}/batches"
     batches = client.get(root, namespace=NAMESPACE)["results"]
     open_ = [item["batch_id"] for item in batches if item["status"] not in TERMINAL and item["status"] != "DRAFT"]
-    if not missing and any(item["status"] == "COMPLETED" for item in batches):
+    if not added and any(item["status"] == "COMPLETED" for item in batches):
         output.say(f"{bucket}: {output.counted(len(there), 'objects')}, ingested by an earlier run")
         return True
-    if not missing and open_:
+    if not added and open_:
         path = f"{root}/{open_[0]}"  # an earlier run was interrupted; the server has taken its batch up again
     else:
         path = f"{root}/{client.post(root, {'filters': {'AND': []}}, namespace=NAMESPACE)['batch_id']}"
         client.post(f"{path}/submit", {}, namespace=NAMESPACE)
     done = follow(lambda: client.get(path, namespace=NAMESPACE), timeout_s=600, quiet=False)
-    whole = done["status"] == "COMPLETED"
+    whole = bool(done["status"] == "COMPLETED")
     output.say(f"{bucket}: batch {done['status']}", colour="green" if whole else "red")
     for item in done.get("failed_objects") or []:
         output.fail(f"  {item['object_id']}: {item['error']}")
