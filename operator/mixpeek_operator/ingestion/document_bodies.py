@@ -38,6 +38,9 @@ _CREATE_SHAPE = {
     "vectors": OBJECT,
 }
 
+_MOST = 3.4028235e38
+"""Vectors are stored as 32 bit numbers."""
+
 
 def created(info: CollectionInfo, body: Mapping[str, Any], id: str, now: str) -> dict[str, Any]:
     """Return the payload of a document that is written by hand. Raises SpecError for what only the system writes."""
@@ -124,6 +127,8 @@ def vectors_of(info: CollectionInfo, body: Mapping[str, Any]) -> dict[str, Any]:
         elif index.dimensions is not None and len(value) != index.dimensions:
             message = f"vector {name!r} has {len(value)} numbers, {index.dimensions} are expected"
             refuse("vector_size", name, message)
+        elif not all(abs(item) <= _MOST for item in value):
+            refuse("vector_invalid", name, f"vector {name!r} holds a value that is not a finite 32 bit number")
         else:
             found[index.name] = [float(item) for item in value]
     if problems:
