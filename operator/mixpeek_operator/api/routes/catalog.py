@@ -38,9 +38,7 @@ def router(services: Services) -> Routes:
         return Json(extractor_item(named(feature_extractor_id)))
 
     @routes.get("/v1/namespaces/{namespace_id}/extractors", tags=["Namespace Extractors"])
-    async def list_extractors_of_namespace(
-        request: Request, namespace_id: str, source: str | None = None
-    ) -> Json:
+    async def list_extractors_of_namespace(request: Request, namespace_id: str, source: str | None = None) -> Json:
         """Extractors that can be used in a namespace."""
         where = await scope.resolve(request, namespace_id)
         found = [extractor_item(info) for _, info in sorted(services.catalog.extractors().items())]
