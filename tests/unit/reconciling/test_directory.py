@@ -29,7 +29,9 @@ async def test_facts_of_every_kind(world: World) -> None:
     assert [item.name for item in await directory.collections(namespace_id)] == ["article_texts", "summaries"]
     retriever = await directory.retriever(namespace_id, "search")
     assert retriever.collection_ids == (texts.id,)
-    assert retriever.version == 1
+    stored = world.index.named(SCOPE.organization, "Retriever", "products", "search")
+    assert stored is not None
+    assert retriever.version == f"{stored.metadata.uid}/1"
 
 
 async def test_a_change_is_seen_at_once(world: World) -> None:
