@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-
-import httpx
+import json
 
 from tests.benchmarks.corpus import loaded
+from tests.benchmarks.http import Client
 from tests.benchmarks.measure import Row, milliseconds, paired
 
 
@@ -14,11 +14,13 @@ def run(quick: bool) -> list[Row]:
     """Measure executes with fresh texts (no cache can help) against tokenize + forward + pool."""
     forward = _forward()
     queries = (f"quiet {word} for a journey number {index}" for index, word in enumerate(itertools.cycle(_WORDS)))
-    with loaded(20_000) as corpus, httpx.Client(base_url=corpus.url, headers=corpus.headers) as client:
+    with loaded(20_000) as corpus:
+        client = Client(corpus.server.port, corpus.headers)
+        path = f"/v1/retrievers/{corpus.by_text}/execute"
+        client.wait_for_model(path)
 
         def ours() -> None:
-            body = {"inputs": {"query": next(queries)}, "skip_cache": True}
-            client.post(f"/v1/retrievers/{corpus.by_text}/execute", json=body).raise_for_status()
+            client.post(path, json.dumps({"inputs": {"query": next(queries)}, "skip_cache": True}))
 
         mine, bare = paired(ours, lambda: forward(next(queries)), repeat=50 if quick else 300)
     return [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def run(
     """
     settings = settings_of(data=data, host=host, port=port)
     logging.configure(settings.log_level, settings.log_format)
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=_event_loop()) as runner:
         runner.run(_serve(settings, watch))
         if any(thread.daemon for thread in threading.enumerate()):
             # A model is still being loaded, which nobody can break off, and a batch may wait for it in a thread.
@@ -88,6 +89,15 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The faster event loop where there is one; it does not exist for every platform."""
+    if importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
 async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
     stop = _signals()
     # Whoever starts a server twice reads that its data is in use, which says more than that its port is.
@@ -105,6 +115,7 @@ async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
                     log_level="warning",
                     access_log=False,
                     server_header=False,
+                    proxy_headers=False,
                     timeout_graceful_shutdown=_GRACE_S,
                     lifespan="off",
                 )

@@ -21,7 +21,8 @@ def derived(prefix: str, *parts: str, length: int = 10) -> str:
 
 def random(prefix: str, length: int = 16) -> str:
     """Return `<prefix>_<length alphanumerics>` that nobody can guess."""
-    return f"{prefix}_{''.join(secrets.choice(_ALPHABET) for _ in range(length))}"
+    # Eight bits more than the digits need, so that the remainder favours no digit by more than 1 in 256.
+    return f"{prefix}_{_base36(int.from_bytes(secrets.token_bytes(length * 6 // 8 + 1), 'big'), length)}"
 
 
 @lru_cache(maxsize=8192)
