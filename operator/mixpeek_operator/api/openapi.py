@@ -32,7 +32,7 @@ _ERROR = {
         },
     },
 }
-_NAMESPACE_PARAMETER = {
+NAMESPACE_PARAMETER = {
     "name": "X-Namespace",
     "in": "header",
     "required": False,
@@ -90,7 +90,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
         if getattr(call, "permission", None):
             operation["security"] = [{"BearerAuth": []}]
         elif call is scope.namespaced:
-            parameters.append(_NAMESPACE_PARAMETER)
+            parameters.append(NAMESPACE_PARAMETER)
         elif getattr(call, "lists", False):
             named = {item["name"] for item in parameters}
             parameters.extend({**item, "in": "query"} for item in _LIST_PARAMETERS if item["name"] not in named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,7 +17,9 @@ from mixpeek_operator.retrieval import pagination
 
 TABLE: Final = "executions"
 _QUEUE: Final = 10_000
-_BATCH: Final = 200
+_BATCH: Final = 1000
+_GATHER_S: Final = 0.25
+"""Longest time a record waits to be written; the most history that a killed process loses."""
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +32,7 @@ class History:
         self._queue: asyncio.Queue[Write] = asyncio.Queue(_QUEUE)
         self._writer: asyncio.Task[None] | None = None
         self._dropped = 0
+        self._wanted = asyncio.Event()
 
     def add(self, namespace_id: str, record: Mapping[str, Any]) -> None:
         """Take a record; it is written soon. When more wait than memory should hold, it is dropped and counted."""
@@ -44,7 +48,11 @@ class History:
     async def flush(self) -> None:
         """Return when everything taken so far is written."""
         if self._writer is not None and not self._writer.done():
-            await self._queue.join()
+            self._wanted.set()
+            try:
+                await self._queue.join()
+            finally:
+                self._wanted.clear()
 
     async def close(self) -> None:
         await self.flush()
@@ -97,5 +105,8 @@ class History:
             finally:
                 for _ in writes:
                     self._queue.task_done()
-            # Gathering for a moment makes one transaction of many answers.
-            await asyncio.sleep(0.02)
+            # Gathering for a moment makes one transaction of many answers, unless somebody wants to read them.
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it can swallow the cancellation of `close`.
+                async with asyncio.timeout(_GATHER_S):
+                    await self._wanted.wait()

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
-from mixpeek_operator.api import lists
+from mixpeek_operator.api import bodies, lists, openapi, scope
 from mixpeek_operator.api.bodies import JsonObject
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
@@ -21,6 +21,20 @@ from mixpeek_operator.core.listing import ListPage, ListQuery
 ONE = "/v1/retrievers/{retriever_id}"
 _MAX_QUERIES = 50
 _QUERIES_AT_ONCE = 8
+_FLAGS = {
+    "return_presigned_urls": "return_presigned_urls",
+    "return_urls": "return_presigned_urls",
+    "return_vectors": "return_vectors",
+    "skip_cache": "skip_cache",
+}
+"""Flags that may stand in the query, and the name each has in the body."""
+_EXECUTE = {
+    "parameters": [
+        openapi.NAMESPACE_PARAMETER,
+        *({"name": name, "in": "query", "schema": {"type": "boolean"}} for name in _FLAGS),
+    ],
+    "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}},
+}
 Listing = Annotated[ListQuery, Depends(lists.query())]
 
 
@@ -33,24 +47,15 @@ def router(services: Services) -> Routes:
 
 
 def _execute(routes: Routes, services: Services) -> None:
-    @routes.post(f"{ONE}/execute", summary="Run a retriever", permission="read")
-    async def execute_retriever(
-        where: Namespaced,
-        retriever_id: str,
-        body: JsonObject,
-        return_presigned_urls: bool | None = None,
-        return_urls: bool | None = None,
-        return_vectors: bool | None = None,
-        skip_cache: bool | None = None,
-    ) -> Json:
-        flags = {
-            "return_presigned_urls": return_presigned_urls or return_urls,
-            "return_vectors": return_vectors,
-            "skip_cache": skip_cache,
-        }
+    # The hot route: it reads what it needs itself, because resolving each parameter as a dependency takes
+    # longer than the search's own overhead.
+    @routes.post(f"{ONE}/execute", summary="Run a retriever", permission="read", openapi_extra=_EXECUTE)
+    async def execute_retriever(request: Request, retriever_id: str) -> Json:
+        where = await scope.namespaced(request)
+        body = await bodies.json_object(request)
         # Either place may ask; neither takes back what the other asks for.
-        request = {**body, **{name: True for name, value in flags.items() if value}}
-        return Json(await services.retrieval.execute(where, retriever_id, request))
+        given = {_FLAGS[name]: True for name, value in request.query_params.items() if name in _FLAGS and _true(value)}
+        return Json(await services.retrieval.execute(where, retriever_id, {**body, **given}))
 
     @routes.post("/v1/retrievers/execute", summary="Run stages without storing a retriever", permission="read")
     async def execute_adhoc(where: Namespaced, body: JsonObject) -> Json:
@@ -98,6 +103,14 @@ def _execute(routes: Routes, services: Services) -> None:
     for path, operation in ((f"{ONE}/execute/explain", "explain_execution"), (f"{ONE}/explain", "explain_retriever")):
         summary = "How a retriever would run; runs nothing"
         routes.post(path, operation_id=operation, summary=summary, permission="read")(explained)
+
+
+def _true(value: str) -> bool:
+    """Whether a flag in the query says yes. SpecError for what is neither yes nor no."""
+    lowered = value.lower()
+    if lowered not in ("true", "1", "yes", "on", "false", "0", "no", "off", ""):
+        raise SpecError(f"a flag is true or false, not {value!r}", code="bool_parsing")
+    return lowered in ("true", "1", "yes", "on")
 
 
 def _history(routes: Routes, services: Services) -> None:
