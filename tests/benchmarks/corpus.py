@@ -75,7 +75,7 @@ retrievers:
   - name: by_text
     namespace: bench
     collection_identifiers: [texts]
-    input_schema: {query: {type: text, required: true}}
+    input_schema: {query: {type: text, required: true}, category: {type: string}}
     cache_config: {enabled: false}
     stages:
       - stage_name: search
@@ -87,6 +87,7 @@ retrievers:
               - feature_uri: mixpeek://text_extractor@v1/text_embedding
                 query: {input_mode: text, value: "{{INPUT.query}}"}
                 top_k: 10
+                filters: {field: category, operator: eq, value: "{{INPUT.category}}"}
             final_top_k: 10
 """
 
