@@ -81,7 +81,7 @@ def _start(data: Path, port: int) -> tuple[subprocess.Popen[bytes], float]:
             env={**os.environ, "MIXPEEK_API_KEY": KEY},
             start_new_session=True,
         )
-    while time.perf_counter() - began < 60:
+    while time.perf_counter() - began < 180:
         if process.poll() is not None:
             raise RuntimeError(f"the server ended at start:\n{(data / 'server.log').read_text()[-4000:]}")
         with contextlib.suppress(httpx.HTTPError):
@@ -89,4 +89,4 @@ def _start(data: Path, port: int) -> tuple[subprocess.Popen[bytes], float]:
                 return process, time.perf_counter() - began
         time.sleep(0.02)
     process.kill()
-    raise RuntimeError("the server was not healthy after 60 s")
+    raise RuntimeError("the server was not healthy after 180 s")

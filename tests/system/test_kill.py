@@ -103,7 +103,7 @@ def test_an_apply_that_was_killed_is_complete_or_undone(server: Server) -> None:
         server.restart()
         with client(server) as http:
             found = eventually(
-                lambda n=n: _settled(held(http, f"round_{n}"), whole), within_s=60
+                lambda n=n: _settled(held(http, f"round_{n}"), whole), within_s=120
             )  # both ends are fine, anything between is not
             assert found is not None, f"round {n}: half an apply is left: {held(http, f'round_{n}')}"
             outcomes["undone" if found == ["undone"] else "complete"] += 1
@@ -169,7 +169,7 @@ def _finish(http: httpx.Client, batch: dict[str, Any]) -> dict[str, Any]:
         now = http.get(path).raise_for_status().json()
         return now if now["status"] in ended else None
 
-    found: dict[str, Any] = eventually(state, within_s=120)
+    found: dict[str, Any] = eventually(state, within_s=300)
     assert found, "the batch did not end"
     return found
 
