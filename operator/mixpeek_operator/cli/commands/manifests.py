@@ -72,6 +72,14 @@ def _parameters(pairs: Sequence[str]) -> dict[str, str]:
     return values
 
 
+def _form(pairs: Sequence[str]) -> dict[str, str] | None:
+    """The form fields that go with the files: the values of declared parameters, when there are any."""
+    import json
+
+    values = _parameters(pairs)
+    return {"parameters": json.dumps(values)} if values else None
+
+
 def _messages(answer: dict[str, Any]) -> None:
     from mixpeek_operator.cli import output
 
@@ -94,7 +102,6 @@ def apply(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create and update what the files declare; all of it or nothing."""
-    import json
 
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
@@ -106,8 +113,7 @@ def apply(
         "run_acceptance": acceptance,
         "wait_timeout_seconds": wait_seconds,
     }
-    values = _parameters(param)
-    form = {"parameters": json.dumps(values)} if values else None
+    form = _form(param)
     with connect(server, api_key, timeout_s=wait_seconds + 600) as client:
         answer = client.request("POST", "/v1/manifest/apply", params=query, files=_parts(files), data=form)
     if output is not Output.TABLE:
@@ -147,18 +153,15 @@ def validate(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Check files without changing anything; every mistake is reported with its place."""
-    import json
-
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
 
-    values = _parameters(param)
     with connect(server, api_key) as client:
         answer = client.request(
             "POST",
             "/v1/manifest/validate",
             files=_parts(files),
-            data={"parameters": json.dumps(values)} if values else None,
+            data=_form(param),
         )
     if output is not Output.TABLE:
         out.emit(answer, output)
@@ -204,18 +207,15 @@ def diff(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Compare files with the server: exit code 0 same, 1 different, 2 error, as `kubectl diff`."""
-    import json
-
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
 
-    values = _parameters(param)
     with connect(server, api_key) as client:
         answer = client.request(
             "POST",
             "/v1/manifest/diff",
             files=_parts(files),
-            data={"parameters": json.dumps(values)} if values else None,
+            data=_form(param),
         )
     changed = [
         *answer["to_create"],
