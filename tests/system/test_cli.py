@@ -348,7 +348,7 @@ def test_delete_asks(ctl: Ctl, shop: Path, tmp_path: Path) -> None:
     assert ctl("delete", "-y").code == 2
 
 
-def test_delete_refuses_what_is_referred_to(ctl: Ctl, shop: Path, tmp_path: Path) -> None:
+def test_a_deletion_waits_for_who_refers_to_it(ctl: Ctl, shop: Path, tmp_path: Path) -> None:
     held = tmp_path / "held.yaml"
     held.write_text(
         f'version: "1.0"\nbuckets:\n  - name: held\n    namespace: {NAMESPACE}\n'
@@ -358,12 +358,25 @@ def test_delete_refuses_what_is_referred_to(ctl: Ctl, shop: Path, tmp_path: Path
         "    feature_extractor:\n      {feature_extractor_name: passthrough_extractor, version: v1}\n"
     )
     assert ctl("apply", held).code == 0
-    ran = ctl("delete", "bucket", "held", "-n", NAMESPACE, "--yes")
-    assert ran.code == 2
-    assert "still referred to by Collection 'holder'" in ran.err
-    assert "Ready" in ctl("get", "bucket", "held", "-n", NAMESPACE).out
+    ran = ctl("delete", "bucket", "held", "-n", NAMESPACE, "--yes", "--timeout", "2")
+    assert ran.code == 1
+    assert "still referred to by Collection/cli-shop.holder" in ran.err
+    assert "not gone after 2 s" in ran.err
+    assert "Deleting" in ctl("get", "bucket", "held", "-n", NAMESPACE).out
+    refused = ctl("apply", held)
+    assert (refused.code, "is being deleted" in refused.err) == (1, True), "nobody can begin to refer to it"
+    asked = ctl("delete", "bucket", "held", "-n", NAMESPACE, "--yes", "--no-wait", "-o", "json")
+    assert (asked.code, asked.json[0]["deleted"]) == (0, False)
+    assert ctl("delete", "collection", "holder", "-n", NAMESPACE, "--yes").out == "collections/holder deleted\n"
+    gone = ctl("wait", "bucket/held", "--for", "delete", "-n", NAMESPACE)
+    assert (gone.code, gone.out) == (0, "bucket/held deleted\n")
+
+    assert ctl("apply", held).code == 0
     both = ctl("delete", "-f", held, "--yes")
-    assert (both.code, both.out) == (0, "collections/holder deleted\nbuckets/held deleted\n")
+    assert (both.code, sorted(both.out.splitlines())) == (0, ["buckets/held deleted", "collections/holder deleted"])
+    assert ctl("apply", held).code == 0
+    assert ctl("delete", "bucket", "held", "-n", NAMESPACE, "--yes", "--cascade").code == 0
+    assert "was not there" in ctl("delete", "collection", "holder", "-n", NAMESPACE, "--yes").out
 
 
 def test_upload_says_which_line_is_wrong(ctl: Ctl, shop: Path, tmp_path: Path) -> None:

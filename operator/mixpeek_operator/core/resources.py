@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 from mixpeek_operator.core import conditions
@@ -35,6 +36,14 @@ from mixpeek_operator.ports.resources import Change, ResourceStore
 
 UPDATED_ANNOTATION = "mixpeek.com/updated-at"
 _ATTEMPTS = 5
+
+
+class Referrers(StrEnum):
+    """What a deletion does about the resources that refer to what is deleted."""
+
+    REFUSE = "refuse"
+    WAIT = "wait"
+    DELETE = "delete"
 
 
 class Resources:
@@ -221,15 +230,19 @@ class Resources:
                     raise
         raise AssertionError("unreachable")
 
-    async def delete(self, scope: Scope, kind: str, identifier: str, *, cascade: bool | None = None) -> Resource | None:
+    async def delete(
+        self, scope: Scope, kind: str, identifier: str, *, referrers: Referrers | None = None
+    ) -> Resource | None:
         """Ask for a deletion; returns the marked resource, None when it is gone at once.
 
-        With `cascade` (the default for a Namespace) what refers to it goes too; without, ConflictError names it.
+        `referrers` says what becomes of a resource that others refer to; a Namespace is deleted with what is in it
+        unless said otherwise, anything else is refused. Refused is a ConflictError that names them; a deletion that
+        waits ends by itself when the last of them goes, and its conditions name them until then.
         """
         found = await self.get(scope, kind, identifier)
-        cascading = kind == "Namespace" if cascade is None else cascade
-        doomed = self._dependents(found) if cascading else [found]
-        if not cascading:
+        chosen = referrers or (Referrers.DELETE if kind == "Namespace" else Referrers.REFUSE)
+        doomed = self._dependents(found) if chosen is Referrers.DELETE else [found]
+        if chosen is Referrers.REFUSE:
             blockers = [item for item in self._index.referrers(found, ordered=True) if not item.deleting]
             if blockers:
                 names = ", ".join(f"{item.kind} {item.name!r}" for item in blockers)

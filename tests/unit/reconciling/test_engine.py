@@ -7,6 +7,7 @@ from tests.unit.reconciling.world import BASE, DENSE, SCOPE, URI, World, conditi
 
 from mixpeek_operator.core.errors import RefusedError
 from mixpeek_operator.core.resource import Metadata, Resource, ResourceKey, metadata_name
+from mixpeek_operator.core.resources import Referrers
 from mixpeek_operator.ports.resources import Change
 
 
@@ -100,7 +101,7 @@ async def test_a_deletion_waits_for_who_refers_to_it(world: World) -> None:
     scope = await world.base()
     await world.settle()
     bucket = await world.resources.get(scope, "Bucket", "articles")
-    await world.resources.commit([], [], [bucket.key])
+    await world.resources.delete(scope, "Bucket", "articles", referrers=Referrers.WAIT)
     await world.engine.reconcile(bucket.key)
     waiting = condition(world.index.get(bucket.key), "Ready")
     assert waiting["reason"] == "StillReferredTo"

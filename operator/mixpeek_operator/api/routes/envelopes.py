@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Query, Request
 
 from mixpeek_operator.api import scope
 from mixpeek_operator.api.declared import counted_status
 from mixpeek_operator.api.responses import Json
-from mixpeek_operator.api.routes.kinds import SETTLE_S
+from mixpeek_operator.api.routes.kinds import SETTLE_S, deletion_waits_for
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.resource import Resource
+from mixpeek_operator.core.resources import Referrers
 from mixpeek_operator.core.scope import Scope
 
 ROOT = "/v1/resources/{plural}"
+_REFERRERS = (
+    "What becomes of a resource that others refer to: `wait` (the default) marks it, and it goes when the last of them "
+    "has gone; `delete` deletes them too (the default for a namespace); `refuse` answers 409."
+)
+_WAIT_SECONDS = "Longest wait for the end of the deletion; it goes on after the answer."
 
 
 def router(services: Services) -> Routes:
@@ -67,17 +73,21 @@ def router(services: Services) -> Routes:
             }
         )
 
-    @routes.delete(f"{ROOT}/{{name}}", summary="Delete a resource and its data")
-    async def delete_resource(request: Request, plural: str, name: str, namespace: str | None = None) -> Json:
+    @routes.delete(f"{ROOT}/{{name}}", summary="Ask for the deletion of a resource and its data")
+    async def delete_resource(
+        request: Request,
+        plural: str,
+        name: str,
+        namespace: str | None = None,
+        referrers: Annotated[Referrers | None, Query(description=_REFERRERS)] = None,
+        wait_seconds: Annotated[float, Query(ge=0, le=SETTLE_S, description=_WAIT_SECONDS)] = SETTLE_S,
+    ) -> Json:
         kind = kind_of(plural)
         where, found = await one(request, kind, name, namespace)
-        await services.resources.delete(where, kind, name)
-        left = await services.resources.wait_settled(found.key, SETTLE_S)
-        waiting = [
-            str(item["message"])
-            for item in (left.status.get("conditions") or () if left is not None else ())
-            if item.get("type") == "Ready" and item.get("message")
-        ]
+        chosen = referrers or (Referrers.DELETE if kind == "Namespace" else Referrers.WAIT)
+        await services.resources.delete(where, kind, name, referrers=chosen)
+        left = await services.resources.wait_settled(found.key, wait_seconds)
+        waiting = [] if left is None else [text for text in [deletion_waits_for(left)] if text]
         return Json({"deleted": left is None, "waiting_for": waiting})
 
     return routes

@@ -16,6 +16,7 @@ from mixpeek_operator.api.declared import arranged, cut, facts_of, searched, sta
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
+from mixpeek_operator.core import conditions
 from mixpeek_operator.core.errors import ConflictError, NotFoundError, Place, Problem, SpecError, UnavailableError
 from mixpeek_operator.core.filters import fields
 from mixpeek_operator.core.listing import ListPage, ListQuery
@@ -101,7 +102,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         left = await services.resources.wait_settled(resource.key, SETTLE_S)
         if left is not None and left.deleting:
             raise ConflictError(
-                f"{noun} {resource.name!r} is still in use: {_why(left)}",
+                f"{noun} {resource.name!r} is not gone yet: {deletion_waits_for(left) or 'the deletion is under way'}",
                 code="in_use",
                 details={"name": resource.name},
             )
@@ -207,8 +208,9 @@ async def settled(services: Services, resource: Resource) -> Resource:
     return found
 
 
-def _why(resource: Resource) -> str:
-    for condition in resource.status.get("conditions") or ():
-        if condition.get("type") in ("Ready", "Synced") and condition.get("message"):
-            return str(condition["message"])
-    return "something refers to it"
+def deletion_waits_for(resource: Resource) -> str:
+    """Return what keeps a resource that is being deleted, "" when the engine has not looked at it since."""
+    if resource.status.get("observed_generation") != resource.metadata.generation:
+        return ""
+    ready = conditions.read(resource.status, conditions.READY) or {}
+    return str(ready.get("message") or "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -221,15 +222,22 @@ def delete(
         list[Path], typer.Option("--file", "-f", help="Delete what these manifests declare.", exists=True)
     ] = [],  # noqa: B006
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Delete what refers to it, too.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is gone.")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait; the deletion goes on after that.")] = 60.0,
     namespace: NamespaceOption = None,
     server: ServerOption = DEFAULT_SERVER,
     api_key: KeyOption = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Delete a resource with its data, or all that manifests declare, dependents first."""
+    """Delete a resource with its data, or all that manifests declare, dependents first.
+
+    What others refer to is marked and goes when the last of them has gone; a namespace goes with all that is in it.
+    Exit code 1 when something is still there after --timeout.
+    """
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
-    from mixpeek_operator.core.errors import BadRequestError, NotFoundError
+    from mixpeek_operator.core.errors import BadRequestError
 
     if file:
         targets = _declared(file)
@@ -240,28 +248,97 @@ def delete(
     if not yes:
         out.say("This deletes, with all data:")
         for each, called, _ in targets:
-            out.say(f"  {each}/{called}")
+            out.say(f"  {each}/{called}{' and all that refers to it' if cascade or each == 'namespaces' else ''}")
         typer.confirm("Go on?", abort=True)
-    done: list[dict[str, Any]] = []
+    tell = out.say if output is Output.TABLE else None
     with connect(server, api_key) as client:
-        for each, called, inside in targets:
-            try:
-                answer = client.delete(_path(each, called), params=_in(inside))
-                done.append({"kind": each, "name": called, **(answer or {})})
-            except NotFoundError:
-                done.append({"kind": each, "name": called, "deleted": False, "waiting_for": [], "missing": True})
-    if output is not Output.TABLE:
-        out.emit(done, output)
-    else:
-        for item in done:
-            if item.get("missing"):
-                out.say(f"{item['kind']}/{item['name']} was not there")
-            elif item.get("deleted"):
-                out.say(f"{item['kind']}/{item['name']} deleted")
-            else:
-                out.warn(f"{item['kind']}/{item['name']} waits for {', '.join(item.get('waiting_for') or ['its end'])}")
-    if any(not item.get("deleted") and not item.get("missing") for item in done):
+        deletions = [_mark(client, target, cascade) for target in targets]
+        if wait:
+            _until_gone(client, deletions, timeout, tell)
+    for item in deletions:
+        if tell is None:
+            continue
+        if item.missing:
+            tell(f"{item} was not there")
+        elif not item.gone and not wait:
+            tell(f"{item} is being deleted")
+    left = [item for item in deletions if not item.gone]
+    if tell is None:
+        out.emit([item.answer() for item in deletions], output)
+    elif wait:
+        for item in left:
+            out.fail(f"{item} is not gone after {timeout:g} s: {item.why or 'the deletion is under way'}")
+    if wait and left:
         raise typer.Exit(1)
+
+
+@dataclass(slots=True)
+class _Deletion:
+    """One deletion that was asked for."""
+
+    kind: str
+    name: str
+    namespace: str | None
+    gone: bool = False
+    missing: bool = False
+    why: str = ""
+    """What it waits for."""
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    def answer(self) -> dict[str, Any]:
+        waiting = [self.why] if self.why and not self.gone else []
+        found = {"kind": self.kind, "name": self.name, "deleted": self.gone and not self.missing}
+        return {**found, "waiting_for": waiting, **({"missing": True} if self.missing else {})}
+
+
+def _mark(client: Client, target: tuple[str, str, str | None], cascade: bool) -> _Deletion:
+    from mixpeek_operator.core.errors import NotFoundError
+
+    item = _Deletion(*target)
+    params = {**_in(item.namespace), "wait_seconds": "0", **({"referrers": "delete"} if cascade else {})}
+    try:
+        item.gone = client.delete(_path(item.kind, item.name), params=params)["deleted"]
+    except NotFoundError:
+        item.gone = item.missing = True
+    return item
+
+
+def _until_gone(
+    client: Client, deletions: Sequence[_Deletion], timeout_s: float, tell: Callable[[str], None] | None
+) -> None:
+    """Look until all are gone or the time is over; say when one is gone, and what one waits for when that changes."""
+    from mixpeek_operator.cli import output as out
+    from mixpeek_operator.core.errors import NotFoundError
+
+    deadline = time.monotonic() + timeout_s
+    told: set[int] = set()
+    while True:
+        for place, item in enumerate(deletions):
+            why = item.why
+            if not item.gone:
+                try:
+                    found = _one(client, item.kind, item.name, item.namespace)
+                except NotFoundError:
+                    item.gone = True
+                else:
+                    why = _deletion_waits_for(found)
+            if item.gone and not item.missing and place not in told and tell is not None:
+                told.add(place)
+                tell(f"{item} deleted")
+            elif not item.gone and why and why != item.why and tell is not None:
+                out.warn(f"{item} waits: {why}")
+            item.why = why
+        if all(item.gone for item in deletions) or time.monotonic() >= deadline:
+            return
+        time.sleep(0.2)
+
+
+def _deletion_waits_for(item: dict[str, Any]) -> str:
+    if (item.get("status") or {}).get("observed_generation") != item["metadata"]["generation"]:
+        return ""
+    return str(condition(item, "Ready").get("message") or "")
 
 
 def _declared(files: list[Path]) -> list[tuple[str, str, str | None]]:
