@@ -1,13 +1,11 @@
-"""Puts the parts together on embedded stores. The only place that knows every part."""
+"""Puts the parts together. The only place that knows every part."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -18,12 +16,7 @@ from mixpeek_operator.access.organizations import Bootstrap, Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
 from mixpeek_operator.access.users import Users
 from mixpeek_operator.adapters.bm25 import EdgeBm25
-from mixpeek_operator.adapters.data_lock import DataLock
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
-from mixpeek_operator.adapters.memory_cache import MemoryCache
-from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
-from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
-from mixpeek_operator.adapters.sqlite_resources import SqliteResources
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
@@ -61,8 +54,8 @@ from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.service import ManifestService
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
+from mixpeek_operator.stores import open_stores
 
-_CACHE_BYTES = 256 * 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
@@ -96,7 +89,7 @@ class System:
     app: FastAPI
     services: Services
     bootstrap: Bootstrap
-    blobs: LocalBlobs
+    local_blobs: LocalBlobs | None
     inference: LocalInference
 
 
@@ -106,13 +99,10 @@ async def system(settings: Settings) -> AsyncIterator[System]:
 
     Raises ConflictError when another process has the data directory.
     """
-    data, clock = settings.data, SystemClock()
-    with DataLock(data):
-        metadata = SqliteMetadata(data / "metadata.db")
-        store = SqliteResources(data / "resources.db", clock)
-        vectors = QdrantEdgeVectors(data / "vectors")
-        cache = MemoryCache(_CACHE_BYTES, clock)
-        blobs = LocalBlobs(data / "blobs", _signing_key(data), base_url(settings, settings.port), clock)
+    clock = SystemClock()
+    async with open_stores(settings, clock) as stores:
+        metadata, store, vectors = stores.metadata, stores.resources, stores.vectors
+        cache, blobs = stores.cache, stores.blobs
         models = ModelRegistry(
             default=settings.embedding_model, model_path=settings.model_path, model_hub=settings.model_hub
         )
@@ -146,7 +136,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         users = Users(metadata, keys, clock=clock)
         organizations = Organizations(metadata, users, keys, clock=clock)
         given = settings.encryption_key.get_secret_value() if settings.encryption_key else None
-        stored_secrets = StoredSecrets(metadata, encryption_key(given, data), clock=clock)
+        stored_secrets = StoredSecrets(metadata, encryption_key(given, settings.data), clock=clock)
 
         signatures = Signatures(metadata, vectors, clock)
         derived = DerivedDocuments(vectors, directory, signatures)
@@ -212,7 +202,6 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             documents=documents,
             derived=derived,
             retrieval=retrieval,
-            blobs=blobs,
             vectors=vectors,
             metadata=metadata,
             health_checks={
@@ -224,20 +213,19 @@ async def system(settings: Settings) -> AsyncIterator[System]:
                 "inference": inference.health,
             },
         )
+        if stores.local_blobs is not None:
+            services.blobs = stores.local_blobs
         bootstrap = await organizations.bootstrap(settings.api_key.get_secret_value() if settings.api_key else None)
         try:
-            await metadata.expire_leases()
             await queue.start()
             running.start("batch worker", worker.run(running.stop))
             await manifest.recover()
-            yield System(create_app(services, settings), services, bootstrap, blobs, inference)
+            yield System(create_app(services, settings), services, bootstrap, stores.local_blobs, inference)
         finally:
             await running.finish()
             await queue.stop()
             await retrieval.close()
             await inference.close()
-            for part in (cache, blobs, vectors, metadata, store):
-                await part.close()
 
 
 class DocumentCounts:
@@ -279,20 +267,3 @@ def _both(*checks: Any) -> Any:
             await each()
 
     return check
-
-
-def base_url(settings: Settings, port: int) -> str:
-    """Return where clients reach the server: the public URL, or the address it listens on."""
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
-    return settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _signing_key(data: Path) -> bytes:
-    """Return the key of signed links, made at the first start and readable by the owner alone."""
-    file = data / "signing.key"
-    if not file.exists():
-        fresh = data / "signing.key.new"
-        fresh.touch(mode=0o600)
-        fresh.write_bytes(secrets.token_bytes(32))
-        fresh.replace(file)
-    return file.read_bytes()

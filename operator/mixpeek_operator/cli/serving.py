@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from watchfiles import Change, awatch
 
 from mixpeek_operator import __version__
-from mixpeek_operator.adapters.data_lock import DataLock
 from mixpeek_operator.cli import output
 from mixpeek_operator.core import logging
 from mixpeek_operator.core.errors import (
@@ -32,8 +31,9 @@ from mixpeek_operator.core.errors import (
     UnavailableError,
 )
 from mixpeek_operator.core.settings import Settings
-from mixpeek_operator.main import System, base_url, system
+from mixpeek_operator.main import System, system
 from mixpeek_operator.manifest.files import is_manifest, manifest_files
+from mixpeek_operator.stores import base_url, lock
 
 _log = structlog.get_logger(__name__)
 _GRACE_S = 5
@@ -101,12 +101,13 @@ def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
     stop = _signals()
     # Whoever starts a server twice reads that its data is in use, which says more than that its port is.
-    with DataLock(settings.data):
+    with lock(settings):
         listening = _listen(settings)
     port = int(listening.getsockname()[1])
     try:
         async with system(settings) as running:
-            running.blobs.base_url = base_url(settings, port)
+            if running.local_blobs is not None:
+                running.local_blobs.base_url = base_url(settings, port)
             _greet(settings, port, running.bootstrap.key)
             server = _Server(
                 uvicorn.Config(

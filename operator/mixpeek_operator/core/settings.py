@@ -26,6 +26,22 @@ class Settings(BaseSettings):
     encryption_key: SecretStr | None = Field(
         default=None, description="Key that encrypts secrets at rest; generated into the data directory when unset."
     )
+    resources: Literal["embedded", "kubernetes"] = Field(
+        default="embedded", description="Where declared resources live: embedded, or kubernetes as custom resources."
+    )
+    mongo_uri: SecretStr | None = Field(
+        default=None, description="MongoDB that holds metadata, with the database in its path; embedded when unset."
+    )
+    redis_url: SecretStr | None = Field(default=None, description="Redis that holds caches; in process when unset.")
+    qdrant_url: str | None = Field(default=None, description="Qdrant server that holds vectors; embedded when unset.")
+    qdrant_api_key: SecretStr | None = Field(default=None, description="Key for qdrant_url.")
+    blobs_url: str | None = Field(
+        default=None,
+        description="Object storage for files, as s3://bucket/prefix, gs:// or az://; the data directory when unset.",
+    )
+    blobs_endpoint_url: str | None = Field(
+        default=None, description="Endpoint of an S3-compatible store (R2, MinIO); the provider's own when unset."
+    )
     model_path: Path | None = Field(
         default=None, description="Folder holding models by name, looked at before packages and hubs."
     )

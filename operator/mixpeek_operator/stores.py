@@ -1,0 +1,133 @@
+"""Opens the store behind each port: embedded by default, a server where a setting names one.
+
+An adapter is imported only when it is chosen, so that the base install needs no server's client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.errors import SpecError
+from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.ports.blobs import BlobStore
+from mixpeek_operator.ports.cache import Cache
+from mixpeek_operator.ports.metadata import MetadataStore
+from mixpeek_operator.ports.resources import ResourceStore
+from mixpeek_operator.ports.vectors import VectorStore
+
+if TYPE_CHECKING:
+    from mixpeek_operator.adapters.local_blobs import LocalBlobs
+
+_CACHE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """One open store per port."""
+
+    metadata: MetadataStore
+    resources: ResourceStore
+    vectors: VectorStore
+    cache: Cache
+    blobs: BlobStore
+    local_blobs: LocalBlobs | None
+    """`blobs`, when its signed links lead to our own server."""
+
+
+@contextlib.asynccontextmanager
+async def open_stores(settings: Settings, clock: Clock) -> AsyncIterator[Stores]:
+    """Open every store until the block ends.
+
+    Raises ConflictError when another process has the data directory, SpecError for settings that do not fit together.
+    """
+    with lock(settings):
+        async with contextlib.AsyncExitStack() as stack:
+            resources = _resources(settings, clock)
+            stack.push_async_callback(resources.close)
+            metadata = await _metadata(settings)
+            stack.push_async_callback(metadata.close)
+            vectors = _vectors(settings)
+            stack.push_async_callback(vectors.close)
+            local = None if settings.blobs_url else _local_blobs(settings, clock)
+            blobs = local or _object_blobs(settings)
+            stack.push_async_callback(blobs.close)
+            cache = _cache(settings, clock)
+            stack.push_async_callback(cache.close)
+            yield Stores(metadata, resources, vectors, cache, blobs, local)
+
+
+def lock(settings: Settings) -> contextlib.AbstractContextManager[object]:
+    """Return what holds the data directory while entered; nothing to hold when no store is embedded."""
+    if all((settings.mongo_uri, settings.qdrant_url, settings.blobs_url, settings.resources == "kubernetes")):
+        return contextlib.nullcontext()
+    from mixpeek_operator.adapters.data_lock import DataLock
+
+    return DataLock(settings.data)
+
+
+def base_url(settings: Settings, port: int) -> str:
+    """Return where clients reach the server: the public URL, or the address it listens on."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
+    return settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _metadata(settings: Settings) -> MetadataStore:
+    if settings.mongo_uri is None:
+        from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
+
+        store = SqliteMetadata(settings.data / "metadata.db")
+        # We hold the data directory, so whoever held a lease is gone: its work can be taken up at once.
+        await store.expire_leases()
+        return store
+    raise SpecError("MIXPEEK_MONGO_URI is set, and this version has no MongoDB adapter")
+
+
+def _resources(settings: Settings, clock: Clock) -> ResourceStore:
+    if settings.resources == "embedded":
+        from mixpeek_operator.adapters.sqlite_resources import SqliteResources
+
+        return SqliteResources(settings.data / "resources.db", clock)
+    raise SpecError("MIXPEEK_RESOURCES is kubernetes, and this version has no adapter for it")
+
+
+def _vectors(settings: Settings) -> VectorStore:
+    if settings.qdrant_url is None:
+        from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
+
+        return QdrantEdgeVectors(settings.data / "vectors")
+    raise SpecError("MIXPEEK_QDRANT_URL is set, and this version has no adapter for a Qdrant server")
+
+
+def _cache(settings: Settings, clock: Clock) -> Cache:
+    if settings.redis_url is None:
+        from mixpeek_operator.adapters.memory_cache import MemoryCache
+
+        return MemoryCache(_CACHE_BYTES, clock)
+    raise SpecError("MIXPEEK_REDIS_URL is set, and this version has no Redis adapter")
+
+
+def _local_blobs(settings: Settings, clock: Clock) -> LocalBlobs:
+    from mixpeek_operator.adapters.local_blobs import LocalBlobs
+
+    return LocalBlobs(settings.data / "blobs", _signing_key(settings.data), base_url(settings, settings.port), clock)
+
+
+def _object_blobs(settings: Settings) -> BlobStore:
+    raise SpecError("MIXPEEK_BLOBS_URL is set, and this version has no adapter for object storage")
+
+
+def _signing_key(data: Path) -> bytes:
+    """Return the key of signed links, made at the first start and readable by the owner alone."""
+    file = data / "signing.key"
+    if not file.exists():
+        fresh = data / "signing.key.new"
+        fresh.touch(mode=0o600)
+        fresh.write_bytes(secrets.token_bytes(32))
+        fresh.replace(file)
+    return file.read_bytes()
