@@ -15,9 +15,10 @@ from mixpeek_operator.core.errors import InternalError
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.generate.crds import definition
+from mixpeek_operator.generate.install import CHART_FILES, install_files
 from mixpeek_operator.generate.pages import extractor_page, index_page, kind_page, settings_page, stage_page
 
-FOLDERS = ("crds", "docs/reference")
+FOLDERS = ("crds", "docs/reference", CHART_FILES)
 """Folders that hold nothing but generated files."""
 _HEADER = "# Generated from the models by `make generate`; edit them, not this file.\n"
 
@@ -44,6 +45,8 @@ def generated(
         document = yaml.safe_dump(definition(kind), sort_keys=False, width=110, allow_unicode=True)
         files[f"crds/{kind.plural}.yaml"] = _HEADER + document
         files[f"docs/reference/{module}.md"] = kind_page(kind)
+    definitions = {path: text for path, text in files.items() if path.startswith("crds/")}
+    files |= install_files(schemas, definitions, _HEADER)
     entries = [
         (kind.name, f"{module}.md", (kind.spec.__doc__ or "").strip().splitlines()[0])
         for module, kind in schemas.items()
