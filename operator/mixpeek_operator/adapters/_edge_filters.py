@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, cast
 
 import qdrant_edge as edge
 
+from mixpeek_operator.adapters._vector_rules import path_keys
 from mixpeek_operator.core import filter_values
 from mixpeek_operator.core.filters import And, Compare, Filter, Not, Operator, Or
 
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _BOUNDS = {Operator.GT: "gt", Operator.GTE: "gte", Operator.LT: "lt", Operator.LTE: "lte"}
 _VARIANTS = 8
 """Ways to read a path through arrays before it is left to Python."""
@@ -149,36 +148,15 @@ def _contains(path: str, value: str) -> edge.Filter:
 
 def edge_paths(field: str, arrays: Set[str]) -> list[str] | None:
     """Return the Edge paths that together reach what a dotted path does, None when they cannot be written."""
-    keys = filter_values.segments(field)
-    if any(not key or '"' in key or "\\" in key for key in keys):
+    keys, written = filter_values.segments(field), path_keys(field)
+    if written is None:
         return None
     choices: list[list[str]] = []
-    for index, key in enumerate(keys):
-        written = written_key(key)
-        last = index == len(keys) - 1
-        choices.append([written, f"{written}[]"] if not last and ".".join(keys[: index + 1]) in arrays else [written])
+    for index, key in enumerate(written):
+        many = index < len(keys) - 1 and ".".join(keys[: index + 1]) in arrays
+        choices.append([key, f"{key}[]"] if many else [key])
     paths = [".".join(path) for path in itertools.product(*choices)]
     return paths if len(paths) <= _VARIANTS else None
-
-
-def written_key(key: str) -> str:
-    """Return a payload key as a part of an Edge path."""
-    return key if _PLAIN_KEY.fullmatch(key) else f'"{key}"'
-
-
-def object_arrays(payload: Any, prefix: str = "") -> set[str]:
-    """Return the dotted paths in a payload where an array holds objects."""
-    found: set[str] = set()
-    if isinstance(payload, dict):
-        for key, value in payload.items():
-            if isinstance(value, dict | list):
-                found |= object_arrays(value, f"{prefix}.{key}" if prefix else key)
-    elif isinstance(payload, list):
-        for item in payload:
-            if isinstance(item, dict):
-                found.add(prefix)
-                found |= object_arrays(item, prefix)
-    return found
 
 
 def _over(paths: list[str], condition: dict[str, Any] | None) -> edge.Filter | None:

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 import qdrant_edge as edge
 
+from mixpeek_operator.adapters._vector_rules import check_index_type, check_params
 from mixpeek_operator.core.errors import (
     ConflictError,
     InternalError,
@@ -80,20 +81,6 @@ def translate(error: BaseException) -> MixpeekError:
         if part in text:
             return ours(f"vector store: {text}")
     return InternalError(f"vector store: {text}")
-
-
-def check_params(name: str, params: VectorParams) -> None:
-    """Raise SpecError for a vector that cannot be made."""
-    if params.kind == "sparse":
-        if params.modifier not in (None, "idf"):
-            raise SpecError(f"vector {name!r}: modifier {params.modifier!r} is unknown; use idf or none")
-        return
-    if params.kind != "dense":
-        raise SpecError(f"vector {name!r}: kind {params.kind!r} is unknown; use dense or sparse")
-    if not params.size or params.size < 1:
-        raise SpecError(f"vector {name!r}: a dense vector needs a size of at least 1")
-    if params.distance not in _DISTANCES:
-        raise SpecError(f"vector {name!r}: distance {params.distance!r} is unknown; use {', '.join(_DISTANCES)}")
 
 
 @dataclass(slots=True)
@@ -186,8 +173,7 @@ class Shard:
         self.update(edge.UpdateOperation.delete_vector_name(name))
 
     def create_index(self, field_name: str, path: str, type: str) -> None:
-        if type not in _INDEXES:
-            raise SpecError(f"payload index type {type!r} is unknown; use {', '.join(sorted(_INDEXES))}")
+        check_index_type(type)
         self.update(edge.UpdateOperation.create_field_index(path, _INDEXES[type]))
         self.meta.indexes[field_name] = type
         self.save()
@@ -289,8 +275,6 @@ def _config() -> Any:
 
 def _create_vector(name: str, params: VectorParams) -> Any:
     check_params(name, params)
-    if name == _HIDDEN or not name:
-        raise SpecError(f"a vector cannot be called {name!r}")
     if params.kind == "sparse":
         modifier = edge.Modifier.Idf if params.modifier == "idf" else None
         return edge.UpdateOperation.create_sparse_vector(name, modifier)

@@ -12,10 +12,8 @@ filter is accepted: what Edge cannot decide exactly is narrowed there and decide
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,20 @@ import qdrant_edge as edge
 
 from mixpeek_operator.adapters import _edge_filters, _edge_reads, _edge_shard
 from mixpeek_operator.adapters._edge_shard import Shard, translate
-from mixpeek_operator.core.errors import ConflictError, NotFoundError, SpecError, UnavailableError
+from mixpeek_operator.adapters._vector_rules import (
+    check_name,
+    check_params,
+    check_vectors,
+    index_path,
+    is_name,
+    listed,
+    need_index,
+    object_arrays,
+    rank,
+    scalars,
+    sliced,
+)
+from mixpeek_operator.core.errors import ConflictError, NotFoundError, UnavailableError
 from mixpeek_operator.core.filters import Filter
 from mixpeek_operator.ports.vectors import (
     CollectionState,
@@ -36,7 +47,6 @@ from mixpeek_operator.ports.vectors import (
     VectorParams,
 )
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SLICE = 64
 """Points of one write to the shard: about 5 ms."""
 _PAGE = 1000
@@ -69,22 +79,20 @@ class QdrantEdgeVectors:
         )
 
     async def list_collections(self) -> list[str]:
-        return sorted(
-            found.name for found in self._root.iterdir() if _NAME.fullmatch(found.name) and _edge_shard.exists(found)
-        )
+        return sorted(found.name for found in self._root.iterdir() if is_name(found.name) and _edge_shard.exists(found))
 
     async def create_collection(
         self, collection: str, vectors: Mapping[str, VectorParams], *, labels: Mapping[str, str]
     ) -> None:
         directory = self._directory(collection)
         for name, params in vectors.items():
-            _edge_shard.check_params(name, params)
+            check_params(name, params)
         async with self._lock(collection):
             if _edge_shard.exists(directory):
                 found = self._shard(collection).meta.vectors
                 if found != dict(vectors):
                     raise ConflictError(
-                        f"collection {collection!r} exists with the vectors {_listed(found)}, not {_listed(vectors)}"
+                        f"collection {collection!r} exists with the vectors {listed(found)}, not {listed(vectors)}"
                     )
                 return
             self._open[collection] = Shard.create(directory, vectors, labels)
@@ -117,25 +125,25 @@ class QdrantEdgeVectors:
             shard = self._shard(collection)
             if shard.meta.indexes.get(field_name) != type:
                 if field_name in shard.meta.indexes:
-                    shard.delete_index(field_name, _index_path(field_name))
-                shard.create_index(field_name, _index_path(field_name), type)
+                    shard.delete_index(field_name, index_path(field_name))
+                shard.create_index(field_name, index_path(field_name), type)
 
     async def delete_payload_index(self, collection: str, field_name: str) -> None:
         async with self._lock(collection):
             shard = self._shard(collection)
             if field_name in shard.meta.indexes:
-                shard.delete_index(field_name, _index_path(field_name))
+                shard.delete_index(field_name, index_path(field_name))
 
     async def upsert(self, collection: str, points: Sequence[Point]) -> None:
         async with self._lock(collection):
             shard = self._shard(collection)
             for point in points:
-                _check_vectors(shard, point.id, point.vectors)
+                check_vectors(shard.meta.vectors, point.id, point.vectors)
             arrays: set[str] = set()
             for point in points:
-                arrays |= _edge_filters.object_arrays(point.payload)
+                arrays |= object_arrays(point.payload)
             shard.learn_arrays(arrays)
-            for part in _sliced(points, _SLICE):
+            for part in sliced(points, _SLICE):
                 try:
                     made = [edge.Point(one.id, _written(one.vectors), dict(one.payload)) for one in part]
                 except Exception as error:
@@ -147,8 +155,8 @@ class QdrantEdgeVectors:
     async def set_payload(self, collection: str, ids: Sequence[str], payload: Mapping[str, Any]) -> None:
         async with self._lock(collection):
             shard = self._shard(collection)
-            shard.learn_arrays(_edge_filters.object_arrays(dict(payload)))
-            for part in _sliced(ids, _PAGE):
+            shard.learn_arrays(object_arrays(dict(payload)))
+            for part in sliced(ids, _PAGE):
                 present = [record.id for record in _edge_reads.retrieve(shard, part, payload=False)]
                 if present:
                     shard.update(edge.UpdateOperation.set_payload(present, dict(payload)))
@@ -183,7 +191,7 @@ class QdrantEdgeVectors:
         shard = self._shard(collection)
         vectors = with_vectors if isinstance(with_vectors, bool) else list(with_vectors)
         for search in searches:
-            _check_vectors(shard, "query", {search.vector_name: search.vector})
+            check_vectors(shard.meta.vectors, "query", {search.vector_name: search.vector})
         conditions: dict[int, Any] = {}
         requests: list[Any] = []
         asked: list[int] = []
@@ -244,10 +252,10 @@ class QdrantEdgeVectors:
         self, collection: str, field_name: str, *, filter: Filter | None = None, limit: int = 10
     ) -> list[tuple[Any, int]]:
         shard = self._shard(collection)
-        kind = _edge_reads.indexed(shard, field_name, "a facet")
+        kind = need_index(shard.meta.indexes, field_name, "a facet")
         compiled = _edge_filters.compile_filter(filter, shard.meta.arrays)
         paths = _edge_filters.edge_paths(field_name, shard.meta.arrays)
-        if compiled.exact and kind in ("keyword", "uuid", "bool") and paths == [_index_path(field_name)]:
+        if compiled.exact and kind in ("keyword", "uuid", "bool") and paths == [index_path(field_name)]:
             # All values are counted, as those that share the last place are told apart by value.
             request = edge.FacetRequest(paths[0], limit=1_000_000, exact=True, filter=compiled.condition)
             try:
@@ -257,9 +265,9 @@ class QdrantEdgeVectors:
         else:
             counts: Counter[Any] = Counter()
             for record in _edge_reads.scan(shard, filter, only=(field_name,)):
-                counts.update(_edge_reads.scalars(record.payload, field_name))
+                counts.update(scalars(record.payload, field_name))
             counted = [(value, count) for (_, value), count in counts.items()]
-        counted.sort(key=lambda entry: (-entry[1], _edge_reads.rank(entry[0])))
+        counted.sort(key=lambda entry: (-entry[1], rank(entry[0])))
         return counted[:limit]
 
     def can_push_down(self, filter: Filter) -> bool:
@@ -290,7 +298,7 @@ class QdrantEdgeVectors:
                 self._open.pop(name).close()
 
     async def _delete(self, collection: str, shard: Shard, ids: Sequence[str]) -> None:
-        for part in _sliced(ids, _PAGE):
+        for part in sliced(ids, _PAGE):
             shard.update(edge.UpdateOperation.delete_points(list(part)))
             await asyncio.sleep(0)
         self._wrote(collection, shard, len(ids))
@@ -305,9 +313,7 @@ class QdrantEdgeVectors:
         return self._locks.setdefault(collection, asyncio.Lock())
 
     def _directory(self, collection: str) -> Path:
-        if not _NAME.fullmatch(collection):
-            raise SpecError(f"{collection!r} cannot name a collection; use letters, digits, '_', '-' and '.'")
-        return self._root / collection
+        return self._root / check_name(collection)
 
     def _shard(self, collection: str) -> Shard:
         shard = self._open.get(collection)
@@ -319,28 +325,6 @@ class QdrantEdgeVectors:
         return shard
 
 
-def _check_vectors(shard: Shard, owner: str, vectors: Mapping[str, Vector]) -> None:
-    known = shard.meta.vectors
-    for name, vector in vectors.items():
-        params = known.get(name)
-        if params is None:
-            raise SpecError(f"{owner}: unknown vector {name!r}; the collection has {_listed(known)}")
-        if isinstance(vector, SparseVector):
-            if params.kind != "sparse":
-                raise SpecError(f"{owner}: vector {name!r} is dense, a sparse one was given")
-            if len(vector.indices) != len(vector.values) or len(set(vector.indices)) != len(vector.indices):
-                raise SpecError(f"{owner}: sparse vector {name!r} needs one value per index, each index once")
-            total = sum(vector.values)
-        else:
-            if params.kind != "dense":
-                raise SpecError(f"{owner}: vector {name!r} is sparse, a dense one was given")
-            if len(vector) != params.size:
-                raise SpecError(f"{owner}: vector {name!r} has {len(vector)} dimensions, {params.size} are expected")
-            total = sum(vector)
-        if not math.isfinite(total):
-            raise SpecError(f"{owner}: vector {name!r} holds a value that is not a finite number")
-
-
 def _written(vectors: Mapping[str, Vector]) -> dict[str, Any]:
     return {
         name: edge.SparseVector(list(vector.indices), list(vector.values))
@@ -348,19 +332,3 @@ def _written(vectors: Mapping[str, Vector]) -> dict[str, Any]:
         else list(vector)
         for name, vector in vectors.items()
     }
-
-
-def _index_path(field_name: str) -> str:
-    paths = _edge_filters.edge_paths(field_name, frozenset())
-    if paths is None:
-        raise SpecError(f"a payload index cannot be made on {field_name!r}: the name holds quotes or empty parts")
-    return paths[0]
-
-
-def _sliced(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def _listed(vectors: Mapping[str, VectorParams]) -> str:
-    return ", ".join(sorted(vectors)) or "none"
