@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mixpeek_operator.core import conditions
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.errors import MixpeekError, Problem, SpecError
 from mixpeek_operator.core.graph import CycleError, find_cycles, order
@@ -66,24 +67,29 @@ def resolve(
     """Return the entries in dependency order with references as names, and every problem found.
 
     With a catalog, extractors, stages and parameters are checked too; with the kinds' own `want`, also what needs the
-    resources referred to (feature URIs), as the engine will do it. Without order (a cycle) the
-    entries keep the manifest's.
+    resources referred to (feature URIs), as the engine will do it. What the engine has checked already is not checked
+    again. Without order (a cycle) the entries keep the manifest's.
     """
     result = Resolved()
+    proven: set[Identity] = set()
     declared = {identity_of(entry): entry for entry in manifest.entries}
     finder = _Finder(declared, existing)
     edges: dict[Identity, set[Identity]] = {}
+    declared_targets: dict[Identity, set[Identity]] = {}
     translated: dict[Identity, Entry] = {}
     for entry in manifest.entries:
         schema = schemas[entry.kind]
         found = references(schema, entry.spec)
         needs: set[Identity] = set()
+        targets = declared_targets.setdefault(identity_of(entry), set())
         names: dict[tuple[str, str], str] = {}
         for reference in found:
             target = finder.find(entry, reference)
             if target is None:
                 result.problems.append(_missing(manifest, entry, reference, finder))
                 continue
+            if target in declared:
+                targets.add(target)
             if target[2] != reference.value:
                 names[reference.kind, reference.value] = target[2]
             if reference.ordered and target in declared and target != identity_of(entry):
@@ -95,12 +101,20 @@ def resolve(
         if names:
             entry = replace(entry, spec=translate(entry.spec, found, names))
         translated[identity] = entry
-        if catalog is not None:
+        if _is_proven(entry, existing):
+            proven.add(identity)
+        elif catalog is not None:
             result.problems += _catalog_problems(manifest, entry, schema, catalog)
     if catalog is not None and wants:
         wrong = {problem.place.resource for problem in [*manifest.problems, *result.problems]}
         sound = {identity for identity, entry in translated.items() if entry.label not in wrong}
-        result.problems += _unwanted(manifest, translated, sound, existing, schemas, catalog, wants)
+        unsure = {
+            identity: entry
+            for identity, entry in translated.items()
+            # What it refers to may be changed by this manifest.
+            if identity in sound and not (identity in proven and declared_targets[identity] <= proven)
+        }
+        result.problems += _unwanted(manifest, translated, unsure, sound, existing, schemas, catalog, wants)
     result.problems += _extractors(manifest, existing, schemas)
     result.problems += _sections(manifest, finder)
     try:
@@ -171,6 +185,14 @@ def _cycle(manifest: Manifest, entries: Mapping[Identity, Entry], path: Sequence
     return Problem("dependency_cycle", f"dependency cycle: {shown}", manifest.place(first), location=first.path)
 
 
+def _is_proven(entry: Entry, existing: Existing) -> bool:
+    """Whether the engine found exactly this declaration good: being ready, it passed every check that is left."""
+    before = existing.by_identity.get(identity_of(entry))
+    if before is None or before.spec != entry.spec or not conditions.is_ready(before):
+        return False
+    return bool(before.status.get("observed_generation") == before.metadata.generation)
+
+
 def _order_key(identity: Identity) -> tuple[int, str, str, str]:
     return _RANK.get(identity[0], len(_RANK)), *identity
 
@@ -191,6 +213,7 @@ def _catalog_problems(manifest: Manifest, entry: Entry, schema: KindSchema, cata
 def _unwanted(
     manifest: Manifest,
     entries: Mapping[Identity, Entry],
+    unsure: Mapping[Identity, Entry],
     sound: Collection[Identity],
     existing: Existing,
     schemas: Mapping[str, KindSchema],
@@ -201,11 +224,13 @@ def _unwanted(
 
     Entries with mistakes of their own are left out, and so is what refers to them: it would only repeat them.
     """
+    if not unsure:
+        return []
     resources = {identity: _as_resource(entry, existing) for identity, entry in entries.items()}
     problems: list[Problem] = []
-    for identity, entry in entries.items():
+    for identity, entry in unsure.items():
         want = wants.get(entry.kind)
-        if want is None or identity not in sound:
+        if want is None:
             continue
         found: dict[tuple[str, str], Resource] = {}
         broken = False

@@ -12,6 +12,7 @@ from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.manifest.journal import TABLE
 
 ORGANIZATION = "int_test"
+KINDS = ("Namespace", "Bucket", "Collection", "Retriever")
 
 
 async def _apply(service, text, **options):
@@ -51,6 +52,37 @@ async def test_an_apply_creates_in_order_and_again_changes_nothing(world, manife
     assert {row["status"] for row in second["resources"]} == {"exists"}
     assert {key: item.metadata.resource_version for key, item in (await world.all()).items()} == before
     assert await _journal(world) == []
+
+
+async def test_what_the_engine_found_good_is_not_checked_again(world, manifest):
+    looked: list[str] = []
+    service = world.service(wants={kind: lambda subject: looked.append(subject.resource.name) for kind in KINDS})
+
+    async def checked(text):
+        looked.clear()
+        answer = await service.validate(ORGANIZATION, [("m.yaml", text)])
+        assert answer["valid"], answer
+        return sorted(looked)
+
+    everything = sorted(["shop", "products", "titles", "search"])
+    assert await checked(manifest) == everything
+    assert (await _apply(service, manifest))["success"]
+    assert await checked(manifest) == []
+    # A changed one is checked, and so is what refers to it.
+    assert await checked(_edited(manifest, collections__0__description="Other")) == ["search", "titles"]
+    before = await world.store.get(next(key for key in await _keys(world) if key.kind == "Bucket"))
+    await world.stop()
+    await world.store.update(before.with_spec({**before.spec, "description": "Changed by somebody else"}))
+    assert await checked(_edited(manifest, buckets__0__description="Changed by somebody else")) == [
+        "products",
+        "titles",
+    ]
+    answer = await service.validate(ORGANIZATION, [("m.yaml", manifest.replace("feature_search", "no_such_stage"))])
+    assert not answer["valid"]
+
+
+async def _keys(world):
+    return [item.key for item in await world.store.find(ORGANIZATION)]
 
 
 async def test_a_change_is_applied_in_place_and_named(world, manifest):
