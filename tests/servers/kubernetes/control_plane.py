@@ -37,7 +37,7 @@ class Missing(Exception):
 
 def programs() -> Path:
     """Return the folder of the programs, built when they are not there. Raises Missing."""
-    built = subprocess.run([HERE / "build.sh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    built = subprocess.run([HERE / "build.sh"], capture_output=True, text=True)
     if built.returncode == 3:
         raise Missing(built.stderr.strip().splitlines()[-1])
     if built.returncode != 0:

@@ -18,6 +18,8 @@ from tests.servers.kubernetes.control_plane import REPOSITORY, ControlPlane, Mis
 
 _START_S = 180
 _numbers = itertools.count()
+_supervisors: list[subprocess.Popen[bytes]] = []
+"""Those that this process started: they outlive it where other workers still need them."""
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +79,7 @@ def _supervised(folder: Path) -> dict[str, str]:
             cwd=REPOSITORY,
             start_new_session=True,
         )
+    _supervisors.append(process)
     end = time.monotonic() + _START_S
     while time.monotonic() < end:
         state = read_state(folder / "state.json")
