@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
 
 import structlog
 
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, MixpeekError
-from mixpeek_operator.kube.lease import Lease, Move, Seen, decide, look, released, written
+from mixpeek_operator.kube.lease import Move, Seen, decide, look, released, written
+from mixpeek_operator.ports.leases import Leases
 
 _log = structlog.get_logger(__name__)
-
-
-class Leases(Protocol):
-    """Where the lease is kept."""
-
-    async def read(self) -> Lease:
-        """The lease as it is; one without a version when there is none."""
-        ...
-
-    async def write(self, lease: Lease) -> Lease:
-        """Write over the version that `lease` carries. Raises ConflictError when another was faster."""
-        ...
 
 
 class Election:

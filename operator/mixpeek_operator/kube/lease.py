@@ -9,18 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The record that candidates compete for, by compare-and-swap on `version`."""
-
-    holder: str = ""
-    """"" when it was given back."""
-    duration_s: float = 15.0
-    transitions: int = 0
-    """How often the holder changed."""
-    version: str = ""
-    """Moves with every write; "" for a record that does not exist yet."""
+from mixpeek_operator.ports.leases import Lease
 
 
 @dataclass(frozen=True, slots=True)

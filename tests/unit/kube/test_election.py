@@ -10,7 +10,8 @@ import pytest
 from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.errors import ConflictError, UnavailableError
 from mixpeek_operator.kube.election import Election
-from mixpeek_operator.kube.lease import Lease, Move
+from mixpeek_operator.kube.lease import Move
+from mixpeek_operator.ports.leases import Lease
 
 
 class Memory:

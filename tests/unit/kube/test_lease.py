@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixpeek_operator.kube.lease import Lease, Move, Seen, decide, look, released, written
+from mixpeek_operator.kube.lease import Move, Seen, decide, look, released, written
+from mixpeek_operator.ports.leases import Lease
 
 DURATION = 15.0
 
