@@ -24,7 +24,15 @@ _supervisors: list[subprocess.Popen[bytes]] = []
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """The control plane of this test run, one for all of its workers; tests keep to namespaces of their own."""
+    """The control plane of this test run, one for all of its workers; tests keep to namespaces of their own.
+
+    `MIXPEEK_TEST_CONTROL_PLANE` names the folder of one that `supervise` keeps running, for short turns while developing.
+    """
+    if running := os.environ.get("MIXPEEK_TEST_CONTROL_PLANE"):
+        state = read_state(Path(running) / "state.json")
+        assert state is not None, f"no control plane is running in {running}"
+        yield Shared(Path(running), state)
+        return
     try:
         programs()
     except Missing as missing:
