@@ -7,7 +7,8 @@ per call. Not thread-safe: one thread owns it.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from mixpeek_operator.core.errors import ModelUnavailableError
@@ -26,15 +27,14 @@ class TextEncoder:
         try:
             import torch
             from tokenizers import Tokenizer
-            from transformers import AutoModel
-            from transformers.utils import logging
+
+            from mixpeek_operator.extraction.models import bert
         except ImportError as error:
             raise ModelUnavailableError(
                 f"the model {weights.name!r} needs {error.name}; install mixpeek-operator[models]"
             ) from error
         if threads is not None:
             torch.set_num_threads(threads)
-        logging.disable_progress_bar()
         folder = weights.folder
         pooling, self._normalize = _modules(weights)
         self.id = weights.id
@@ -42,15 +42,16 @@ class TextEncoder:
         self._torch = torch
         self._pool = pooling
         try:
-            self._model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+            config = read_json(folder / "config.json")
+            own = bert.load(folder, config)
+            self._states, config = (own, config) if own is not None else _through_transformers(folder)
             self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
             raise ModelUnavailableError(
                 f"the model {weights.name!r} in {folder} cannot be loaded: {type(error).__name__}: {error}"
             ) from error
-        config = self._model.config
-        self._pad = int(getattr(config, "pad_token_id", None) or 0)
-        longest = int(getattr(config, "max_position_embeddings", 512))
+        self._pad = int(config.get("pad_token_id") or 0)
+        longest = int(config.get("max_position_embeddings") or 512)
         settings = folder / "sentence_bert_config.json"
         if settings.is_file():
             longest = min(longest, int(read_json(settings).get("max_seq_length") or longest))
@@ -81,7 +82,7 @@ class TextEncoder:
                 tokens = torch.tensor([[*ids, *[self._pad] * (longest - len(ids))] for ids in batch])
                 lengths = torch.tensor([len(ids) for ids in batch])
                 mask = (torch.arange(longest)[None] < lengths[:, None]).long()
-            states = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            states = self._states(tokens, mask)
             pooled = self._pooled(states, mask)
             if self._normalize:
                 pooled = torch.nn.functional.normalize(pooled, dim=1)
@@ -102,6 +103,16 @@ class TextEncoder:
         if self._pool == "mean":
             return total / count
         return total / torch.as_tensor(count).sqrt()
+
+
+def _through_transformers(folder: Path) -> tuple[Callable[[Any, Any], Any], dict[str, Any]]:
+    """Last hidden states as a function of token ids and mask, for any architecture; and its whole configuration."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModel.from_pretrained(folder, local_files_only=True, dtype="float32").eval()
+    return lambda tokens, mask: model(input_ids=tokens, attention_mask=mask).last_hidden_state, model.config.to_dict()
 
 
 def _modules(weights: Weights) -> tuple[str, bool]:
