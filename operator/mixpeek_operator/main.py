@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from mixpeek_operator.adapters.bm25 import EdgeBm25
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
-from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
 from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.errors import UnavailableError
@@ -52,34 +51,12 @@ from mixpeek_operator.manifest.generate import Generator
 from mixpeek_operator.manifest.journal import Journal
 from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.service import ManifestService
+from mixpeek_operator.registries import Registries
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
 from mixpeek_operator.stores import open_stores
 
 _log = structlog.get_logger(__name__)
-
-
-class Registries:
-    """The catalog: extractors and stages as their registries found them."""
-
-    def __init__(self, extractors: ExtractorRegistry, stages: StageRegistry) -> None:
-        self._extractors = extractors
-        self._stages = stages
-
-    def stages(self) -> Mapping[str, StageInfo]:
-        return self._stages.stages()
-
-    def extractors(self) -> Mapping[tuple[str, str], ExtractorInfo]:
-        return self._extractors.extractors()
-
-    def vector_indexes(self, name: str, version: str, parameters: Mapping[str, Any]) -> tuple[VectorIndex, ...]:
-        return self._extractors.vector_indexes(name, version, parameters)
-
-    def output_schema(self, name: str, version: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._extractors.output_schema(name, version, parameters)
-
-    def check_stages(self, stages: list[Any], input_schema: Mapping[str, Any]) -> list[Any]:
-        return self._stages.check_stages(stages, input_schema)
 
 
 @dataclass(slots=True)
