@@ -72,7 +72,6 @@ def _columns(kind: KindSchema) -> list[dict[str, Any]]:
             "type": "string",
             "jsonPath": '.status.conditions[?(@.type=="Ready")].reason',
             "description": "Why it is ready or not",
-            "priority": 1,
         }
     )
     columns.append({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"})

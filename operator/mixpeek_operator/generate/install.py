@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mixpeek_operator.core.kind import KindSchema
+from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.generate.admission import admission
 from mixpeek_operator.generate.rbac import api_rules, operator_rules, people_rules
 
@@ -39,8 +40,15 @@ def install_files(schemas: Mapping[str, KindSchema], definitions: Mapping[str, s
     files["crds/kustomization.yaml"] = header + _dump(kustomization)
     files[f"{CHART_FILES}/admission.yaml"] = files[f"{_BASE}/admission.yaml"] = header + policies
     files[f"{CHART_FILES}/rules.yaml"] = header + _dump(rules)
+    files[f"{CHART_FILES}/settings.yaml"] = header + _dump(_variables())
     files[f"{_BASE}/cluster-roles.yaml"] = header + _stream(roles)
     return files
+
+
+def _variables() -> list[str]:
+    """Names of the settings' variables, so that the chart can tell a misspelt one."""
+    prefix = Settings.model_config.get("env_prefix", "")
+    return sorted(f"{prefix}{name}".upper() for name in Settings.model_fields)
 
 
 _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
