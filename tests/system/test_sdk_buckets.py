@@ -320,6 +320,10 @@ def test_an_upload_makes_an_object(place: Place) -> None:
     assert got["object_id"] == confirmed.object_id
     again = uploads.confirm_upload_buckets(bucket, made.upload_id)
     assert again.object_id == confirmed.object_id
+    assert httpx.put(str(made.presigned_url), content=b"other words").status_code == 409, "the bytes were checked"
+    other = uploads.create_upload_buckets(bucket, request.model_copy(update={"file_hash": None}))
+    uploads.delete_upload_buckets(bucket, other.upload_id)
+    assert httpx.put(str(other.presigned_url), content=content).status_code == 409
 
 
 def test_an_upload_of_the_wrong_size_or_hash_is_not_confirmed(place: Place) -> None:

@@ -282,6 +282,10 @@ def test_executions_are_remembered(library: Library) -> None:
     with pytest.raises(ApiException) as unknown:
         retrievers.get_execution_retrievers(str(made.retriever_id), "exec_none")
     assert unknown.value.status == 404
+    other = create(library)
+    with pytest.raises(ApiException) as foreign:
+        retrievers.get_execution_retrievers(str(other.retriever_id), ids[0])
+    assert foreign.value.status == 404
 
 
 def test_executing_without_storing_a_retriever(library: Library) -> None:

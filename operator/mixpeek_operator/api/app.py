@@ -34,7 +34,8 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
         version=__version__,
         description="A multimodal data warehouse declared as resources.",
         default_response_class=Json,
-        docs_url="/docs",
+        # Their pages load scripts from elsewhere; a server in a closed network has no elsewhere.
+        docs_url=None,
         redoc_url=None,
     )
     app.state.services = services

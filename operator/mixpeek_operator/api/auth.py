@@ -17,7 +17,7 @@ ANY = "any"
 """Asks for a valid key and nothing more."""
 _PUBLIC = re.compile(
     r"/v1/(health(/liveness|/beat)?|discovery(/.*)?|retrievers/stages|collections/features(/.*)?|public/.*|blobs/.*)"
-    r"|/metrics|/openapi\.json|/docs(/.*)?"
+    r"|/metrics|/openapi\.json"
 )
 _ADMINISTRATION = re.compile(r"/v1/organizations(/.*)?")
 _READING_POSTS = re.compile(r".*/(list|search|execute|explain|export|validate|lint|diff|aggregate)")

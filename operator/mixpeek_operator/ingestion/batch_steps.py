@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import structlog
 
-from mixpeek_operator.ingestion.batch_records import COUNTERS, ITEMS, failures_of
+from mixpeek_operator.core.errors import ConflictError
+from mixpeek_operator.ingestion.batch_records import COUNTERS, ITEMS, ITEMS_PER_RECORD, failures_of, item_id
 from mixpeek_operator.ingestion.lease import HeldBatch
 from mixpeek_operator.ingestion.records import scan
-from mixpeek_operator.ports.metadata import MetadataStore
+from mixpeek_operator.ingestion.sources import OBJECTS
+from mixpeek_operator.ports.metadata import MetadataStore, Write
 
 _log = structlog.get_logger(__name__)
 _LOG_LINES = 200
+_MARKED_AT_ONCE = 1000
 
 
 class Steps:
@@ -83,6 +87,8 @@ class Steps:
             first = next((step for step in broken if step["error"]), None)
             batch["failure_reason"] = first["error"] if first else f"all {len(failed)} objects failed"
             batch["failure_category"] = "pipeline" if first else "validation"
+        if batch["type"] == "BUCKET":
+            await self._mark_objects(failed, broken=status == "FAILED")
         batch["counters"]["failed"] = records
         batch |= {
             "status": status,
@@ -92,6 +98,36 @@ class Steps:
         }
         await self._held.save(release=True)
         _log.info("batch ended", batch_id=self._held.id, status=status, **batch["counters"])
+
+    async def _mark_objects(self, failed: set[str], *, broken: bool) -> None:
+        """Give the objects of this pass the status they ended with; one changed since it began stays PENDING."""
+        batch, namespace_id = self._held.body, self._held.namespace_id
+        began = batch["tier_tasks"][0]["started_at"] if batch["tier_tasks"] else None
+        for index in range(-(-int(batch["pass_items"]) // ITEMS_PER_RECORD)):
+            items = await self._metadata.get(ITEMS, namespace_id, item_id(self._held.id, batch["pass"], index))
+            ids = [str(id) for id in items.body["ids"]] if items is not None else []
+            for start in range(0, len(ids), _MARKED_AT_ONCE):
+                await self._held.check()
+                records = await self._metadata.get_many(OBJECTS, namespace_id, ids[start : start + _MARKED_AT_ONCE])
+                writes = []
+                for record in records:
+                    status = "FAILED" if broken or record.id in failed else "COMPLETED"
+                    changed_since = began is not None and str(record.body["updated_at"]) > began
+                    if record.body["status"] != status and not changed_since:
+                        body = {**record.body, "status": status}
+                        writes.append(Write(OBJECTS, namespace_id, record.id, body, record.version))
+                await self._written(writes)
+
+    async def _written(self, writes: Sequence[Write]) -> None:
+        """Write all at once; when somebody changed one meanwhile, the others one by one: that one is not done yet."""
+        if not writes:
+            return
+        try:
+            await self._metadata.transact(writes)
+        except ConflictError:
+            for write in writes:
+                with contextlib.suppress(ConflictError):
+                    await self._metadata.transact([write])
 
     def _note(self, tier: int, message: str) -> None:
         line = {"timestamp": self._held.now(), "tier_num": tier, "message": message}

@@ -261,7 +261,7 @@ class Objects:
             "key_prefix": body.get("key_prefix"),
             "blobs": [],
             "source_details": [{"type": "bucket", "source_id": info.id}],
-            "status": "DRAFT",
+            "status": "PENDING",
             "created_at": now,
             "updated_at": now,
             "_unique": list(identity),
@@ -351,7 +351,7 @@ class Objects:
                 )
         checked.raise_for_problems()
         system = {name: value for name, value in old.items() if name in OWN or name.startswith("_")}
-        record = {**checked.fields, **system, "updated_at": timestamp(self._clock.now())}
+        record = {**checked.fields, **system, "status": "PENDING", "updated_at": timestamp(self._clock.now())}
         record.pop("metadata", None)
         if checked.metadata:
             record["metadata"] = checked.metadata

@@ -16,6 +16,8 @@ from mixpeek_operator.ports.compute import RowFailure
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.ports.vectors import Point, VectorStore
 
+OBJECTS = "objects"
+"""Table of the objects of every bucket."""
 _SYSTEM = frozenset(
     {"object_id", "bucket_id", "key_prefix", "blobs", "source_details", "status", "error", "created_at", "updated_at"}
 )
@@ -33,7 +35,7 @@ class SourceReader:
 
     async def objects(self, namespace_id: str, ids: Sequence[str]) -> tuple[list[Source], list[RowFailure]]:
         """Return objects as sources, and a failure for each that is gone. Files are not read yet."""
-        records = await self._metadata.get_many("objects", namespace_id, ids)
+        records = await self._metadata.get_many(OBJECTS, namespace_id, ids)
         found = {record.id: record.body for record in records}
         gone = [RowFailure(id, "NotFoundError", f"object {id} was deleted") for id in ids if id not in found]
         return [_of_object(found[id]) for id in ids if id in found], gone

@@ -29,6 +29,7 @@ from mixpeek_operator.ports.metadata import MetadataStore, Record
 
 TABLE = "uploads"
 MAX_BATCH = 100
+_PREFIX = "upl"
 _MIME = re.compile(r"^[\w.+-]+/[\w.+*-]+(\s*;.*)?$")
 _SHAPE = {
     "metadata": OBJECT,
@@ -39,6 +40,12 @@ _SHAPE = {
     "create_object_on_confirm": FLAG,
     "skip_duplicates": FLAG,
 }
+
+
+def is_upload(key: str) -> bool:
+    """Whether a file was announced as an upload; objects' own files and archives have other keys."""
+    parts = key.split("/")
+    return len(parts) == 4 and parts[2].startswith(f"{_PREFIX}_")
 
 
 class Uploads:
@@ -245,6 +252,19 @@ class Uploads:
             "message": f"Confirmed {len(outputs) - failed} of {len(outputs)} uploads",
         }
 
+    async def admit(self, key: str) -> None:
+        """Raise ConflictError when the upload that a link's `key` belongs to no longer waits for its bytes.
+
+        After a confirmation the checked bytes must stay as they are, and after a deletion there is nothing to fill.
+        """
+        namespace_id, *_, upload_id, _filename = key.split("/")
+        record = await self._metadata.get(TABLE, namespace_id, upload_id)
+        if record is None:
+            raise ConflictError("the upload of this link was deleted; ask for a new one", code="upload_closed")
+        if record.body["status"] != "PENDING":
+            message = f"upload {upload_id} is {record.body['status']}; ask for a new one to send another file"
+            raise ConflictError(message, code="upload_closed")
+
     async def expire(self) -> int:
         """Fail uploads of every namespace whose link expired unconfirmed, remove their bytes, say how many."""
         count = 0
@@ -376,7 +396,7 @@ class Uploads:
             raise SpecError.of(problems)
         now = self._clock.now()
         expires = now + timedelta(seconds=expires_s)
-        upload_id = random("upl", 16)
+        upload_id = random(_PREFIX, 16)
         return {
             "upload_id": upload_id,
             "bucket_id": info.id,

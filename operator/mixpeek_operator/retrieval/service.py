@@ -100,9 +100,18 @@ class Retrieval:
             retriever_id = (await self._directory.retriever(namespace.id, identifier)).id
         return await self._history.find(namespace.id, retriever_id, query)
 
-    async def execution(self, scope: Scope, execution_id: str) -> dict[str, Any]:
-        """One execution with its statistics; its documents are not kept. Raises NotFoundError."""
-        return await self._history.get((await self._namespace(scope)).id, execution_id)
+    async def execution(self, scope: Scope, execution_id: str, identifier: str | None = None) -> dict[str, Any]:
+        """One execution with its statistics; its documents are not kept.
+
+        Raises NotFoundError, also when it is not of the retriever `identifier` (id or name).
+        """
+        namespace_id = (await self._namespace(scope)).id
+        found = await self._history.get(namespace_id, execution_id)
+        if identifier is not None:
+            retriever = await self._directory.retriever(namespace_id, identifier)
+            if found["retriever_id"] != retriever.id:
+                raise NotFoundError(f"retriever {retriever.name!r} has no execution {execution_id!r}")
+        return found
 
     async def flush(self) -> None:
         """Return when the history of every answered execution is written."""

@@ -112,6 +112,7 @@ class WordRunner:
         parameters: Mapping[str, Any],
         namespace_id: str,
         rows: AsyncIterator[Sequence[SourceRow]],
+        run_id: str | None = None,
     ) -> AsyncIterator[Sequence[Segment | RowFailure]]:
         async for block in rows:
             if self.error is not None:

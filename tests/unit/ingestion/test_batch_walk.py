@@ -116,6 +116,26 @@ async def test_a_changed_collection_processes_everything_again(world: Any) -> No
     assert world.runner.rows == ids
 
 
+async def test_an_object_says_what_became_of_it(world: Any) -> None:
+    bucket = world.bucket()
+    world.directory.add("chunks", bucket.id)
+    ids = await world.fill(bucket.id, ["one", "bad", "two", "three"])
+
+    async def statuses() -> list[str]:
+        return [(await world.objects.get(world.scope, bucket.id, id))["status"] for id in ids]
+
+    assert await statuses() == ["PENDING"] * 4
+    await world.process(bucket.id, ids[:2])
+    assert await statuses() == ["COMPLETED", "FAILED", "PENDING", "PENDING"]
+    await world.objects.update(world.scope, bucket.id, ids[0], {"title": "other"})
+    assert await statuses() == ["PENDING", "FAILED", "PENDING", "PENDING"]
+    await world.process(bucket.id, ids)
+    assert await statuses() == ["COMPLETED", "FAILED", "COMPLETED", "COMPLETED"]
+    world.runner.rows.clear()
+    await world.process(bucket.id, ids)
+    assert world.runner.rows == [ids[1]], "a status is no content"
+
+
 async def test_submit_twice_is_harmless_and_a_draft_takes_objects(world: Any) -> None:
     bucket = world.bucket()
     world.directory.add("chunks", bucket.id)

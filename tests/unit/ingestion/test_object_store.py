@@ -30,7 +30,7 @@ async def test_create_get_list_update_delete(world: Any) -> None:
         world.scope, "texts", {"content": "hello", "price": 3, "metadata": {"k": {"x": 1}}}
     )
     assert models.ObjectResponse.from_dict(made).object_id.startswith("obj_")
-    assert made["price"] == 3 and made["metadata"] == {"k": {"x": 1}} and made["status"] == "DRAFT"
+    assert made["price"] == 3 and made["metadata"] == {"k": {"x": 1}} and made["status"] == "PENDING"
     await world.objects.create(world.scope, "texts", {"content": "world", "price": 9})
     query = ListQuery(filters=parse({"field": "price", "operator": "gt", "value": 5}), include_total=True)
     page = await world.objects.list(world.scope, "texts", query)

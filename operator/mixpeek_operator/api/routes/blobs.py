@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import quote
 
 from fastapi import Request
@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.errors import NotFoundError
+from mixpeek_operator.ingestion.uploads import is_upload
 
 _DEFAULT_TYPE = "application/octet-stream"
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
@@ -27,8 +28,14 @@ def router(services: Services) -> Routes:
     async def upload_blob(request: Request, token: str) -> Response:
         """Take the bytes; the file appears whole when the last one has arrived, or not at all."""
         grant = services.blobs.verify(token, "PUT")
+
+        async def admit() -> None:
+            if is_upload(grant.key):
+                await services.uploads.admit(grant.key)
+
+        await admit()
         content_type = grant.content_type or request.headers.get("content-type")
-        info = await services.blobs.put(grant.key, _arriving(request), content_type=content_type)
+        info = await services.blobs.put(grant.key, _arriving(request, admit), content_type=content_type)
         return Response(headers={"ETag": f'"{info.sha256}"'})
 
     @routes.get("/v1/blobs/{token}")
@@ -52,7 +59,9 @@ def router(services: Services) -> Routes:
     return routes
 
 
-async def _arriving(request: Request) -> AsyncIterator[bytes]:
+async def _arriving(request: Request, admit: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
+    """Yield the body as it comes, and ask once more before its end whether it is still wanted."""
     async for chunk in request.stream():
         if chunk:
             yield chunk
+    await admit()

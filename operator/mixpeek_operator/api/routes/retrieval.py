@@ -136,7 +136,7 @@ def _history(routes: Routes, services: Services) -> None:
 
     @routes.get(f"{ONE}/executions/{{execution_id}}", summary="One run")
     async def get_execution(where: Namespaced, retriever_id: str, execution_id: str) -> Json:
-        return Json(await services.retrieval.execution(where, execution_id))
+        return Json(await services.retrieval.execution(where, execution_id, retriever_id))
 
     @routes.post("/v1/retrievers/executions/list", summary="Runs of stages without a stored retriever")
     async def list_adhoc_executions(where: Namespaced, query: Listing) -> Json:
