@@ -11,18 +11,40 @@ from mixpeek_operator.adapters import _edge_filters
 from mixpeek_operator.adapters._edge_shard import Shard, translate
 from mixpeek_operator.adapters._vector_rules import Order, grows_with_similarity, need_index, root_paths
 from mixpeek_operator.core.errors import BadRequestError
-from mixpeek_operator.core.filters import Filter, fields, matches
+from mixpeek_operator.core.filters import And, Compare, Filter, Operator, all_of, fields, matches
 from mixpeek_operator.ports.vectors import Hit, Page, Point, Search, SparseVector, Vector
 
 _PAGE = 1000
 
 
 def condition(shard: Shard, filter: Filter) -> Any:
-    """Return the Edge condition that holds for exactly the points the filter holds for."""
-    compiled = _edge_filters.compile_filter(filter, shard.meta.arrays)
+    """Return the Edge condition that holds for exactly the points the filter holds for, None when it is all of them."""
+    selective = _selective(shard, filter)
+    if selective is None:
+        return None
+    compiled = _edge_filters.compile_filter(selective, shard.meta.arrays)
     if compiled.exact:
         return compiled.condition
-    return edge.Filter(must=[edge.HasIdCondition({record.id for record in scan(shard, filter, only=())})])
+    return edge.Filter(must=[edge.HasIdCondition({record.id for record in scan(shard, selective, only=())})])
+
+
+def _selective(shard: Shard, filter: Filter) -> Filter | None:
+    """Return the filter without the conditions that every point meets: to check one takes Edge as long as to search.
+
+    The collection of a search is the usual one, in a namespace with one collection.
+    """
+    parts = filter.parts if isinstance(filter, And) else (filter,)
+    return all_of(*(part for part in parts if not _met_by_all(shard, part)))
+
+
+def _met_by_all(shard: Shard, part: Filter) -> bool:
+    return (
+        isinstance(part, Compare)
+        and part.operator is Operator.EQ
+        and isinstance(part.value, str)
+        and not part.case_insensitive
+        and shard.only_value(part.field) == part.value
+    )
 
 
 def request(shard: Shard, search: Search, condition: Any, limit: int, vectors: bool | list[str]) -> Any:

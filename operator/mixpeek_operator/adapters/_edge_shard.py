@@ -10,10 +10,11 @@ a process that is killed never leaves half of either.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tarfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from mixpeek_operator.core.errors import (
 from mixpeek_operator.ports.vectors import VectorParams
 
 _META = "meta.json"
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+"""A top-level field whose Edge path is its name."""
 _HIDDEN = "~"
 """Sparse vector that every shard has, as Edge wants at least one vector at creation."""
 
@@ -116,6 +119,7 @@ class Shard:
         self.directory = directory
         self.meta = meta
         self.edge = opened
+        self._only: dict[str, str | None] = {}
 
     @classmethod
     def create(cls, directory: Path, vectors: Mapping[str, VectorParams], labels: Mapping[str, str]) -> Shard:
@@ -188,6 +192,34 @@ class Shard:
         if not found <= self.meta.arrays:
             self.meta.arrays |= found
             self.save()
+
+    def learn_values(self, payloads: Iterable[Mapping[str, Any]], *, whole: bool) -> None:
+        """Remember, before it is written, that a field has another value now; a part of a payload keeps the rest."""
+        for name, value in self._only.items():
+            if value is not None and any(
+                payload.get(name) != value for payload in payloads if whole or name in payload
+            ):
+                self._only[name] = None
+
+    def only_value(self, field_name: str) -> str | None:
+        """Return the value that every point has in an indexed field of keywords; None when that is not known.
+
+        Found out by the first question, and kept true by `learn_values`.
+        """
+        if field_name not in self._only:
+            if self.meta.indexes.get(field_name) != "keyword" or not _PLAIN.fullmatch(field_name):
+                return None
+            try:
+                counted = list(self.edge.facet(edge.FacetRequest(field_name, limit=1, exact=True)))
+                if not counted:
+                    return None
+                value = counted[0].value
+                others = edge.Filter(must_not=[edge.FieldCondition(field_name, match=edge.MatchValue(value))])
+                alone = self.edge.count(edge.CountRequest(exact=True, filter=others)) == 0
+            except Exception as error:
+                raise translate(error) from error
+            self._only[field_name] = value if alone else None
+        return self._only[field_name]
 
     def flush(self) -> None:
         try:

@@ -148,6 +148,7 @@ class QdrantEdgeVectors:
                     made = [edge.Point(one.id, _written(one.vectors), dict(one.payload)) for one in part]
                 except Exception as error:
                     raise translate(error) from error
+                shard.learn_values([one.payload for one in part], whole=True)
                 shard.update(edge.UpdateOperation.upsert_points(made))
                 await asyncio.sleep(0)
             self._wrote(collection, shard, len(points))
@@ -159,6 +160,7 @@ class QdrantEdgeVectors:
             for part in sliced(ids, _PAGE):
                 present = [record.id for record in _edge_reads.retrieve(shard, part, payload=False)]
                 if present:
+                    shard.learn_values([payload], whole=False)
                     shard.update(edge.UpdateOperation.set_payload(present, dict(payload)))
                 await asyncio.sleep(0)
             self._wrote(collection, shard, len(ids))

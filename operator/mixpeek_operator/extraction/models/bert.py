@@ -6,7 +6,7 @@ its forward pass adds Python between the operations that costs a short query abo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_ACTIVATIONS = {"gelu": functional.gelu, "relu": functional.relu}
-_HEADS = "attention.self"
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": functional.gelu, "relu": functional.relu}
 
 
 class Bert:
@@ -60,7 +59,7 @@ class _Layer:
     __slots__ = ("attention", "attention_norm", "inner", "outer", "outer_norm", "projections")
 
     def __init__(self, weights: Mapping[str, Tensor], prefix: str) -> None:
-        parts = [_pair(weights, f"{prefix}{_HEADS}.{name}") for name in ("query", "key", "value")]
+        parts = [_pair(weights, f"{prefix}attention.self.{name}") for name in ("query", "key", "value")]
         self.projections = (torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]))
         self.attention = _pair(weights, f"{prefix}attention.output.dense")
         self.attention_norm = _pair(weights, f"{prefix}attention.output.LayerNorm")

@@ -44,6 +44,7 @@ class TextEncoder:
         try:
             config = read_json(folder / "config.json")
             own = bert.load(folder, config)
+            self._states: Callable[[Any, Any], Any]
             self._states, config = (own, config) if own is not None else _through_transformers(folder)
             self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
