@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 import uvicorn
-from pydantic import ValidationError
 from watchfiles import Change, awatch
 
 from mixpeek_operator import __version__
 from mixpeek_operator.cli import output
+from mixpeek_operator.cli.process import event_loop, settings_of, signals
 from mixpeek_operator.core import logging
 from mixpeek_operator.core.errors import (
-    BadRequestError,
     MixpeekError,
     ModelUnavailableError,
     SpecError,
@@ -50,7 +46,7 @@ def run(
     """
     settings = settings_of(data=data, host=host, port=port)
     logging.configure(settings.log_level, settings.log_format)
-    with asyncio.Runner(loop_factory=_event_loop()) as runner:
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(_serve(settings, watch))
         if any(thread.daemon for thread in threading.enumerate()):
             # A model is still being loaded, which nobody can break off, and a batch may wait for it in a thread.
@@ -59,22 +55,8 @@ def run(
             os._exit(0)
 
 
-def settings_of(**given: Any) -> Settings:
-    """Return the settings of the environment and of the options given. BadRequestError lists what is wrong."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    try:
-        return Settings(**chosen)
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_input=False, include_url=False):
-            name = str(problem["loc"][0])
-            source = f"--{name}" if name in chosen else f"MIXPEEK_{name.upper()}"
-            lines.append(f"{source}: {problem['msg']}")
-        raise BadRequestError("; ".join(lines), code="setting_invalid") from None
-
-
 class _Server(uvicorn.Server):
-    """Leaves signals to `_signals`: uvicorn would raise them again, and the stores would never be closed."""
+    """Leaves signals to `signals`: uvicorn would raise them again, and the stores would never be closed."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -89,17 +71,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The faster event loop where there is one; it does not exist for every platform."""
-    if importlib.util.find_spec("uvloop") is None:
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop
-
-
 async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
-    stop = _signals()
+    stop = signals()
     # Whoever starts a server twice reads that its data is in use, which says more than that its port is.
     with lock(settings):
         listening = _listen(settings)
@@ -135,20 +108,6 @@ async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
                     task.cancel()
     finally:
         listening.close()
-
-
-def _signals() -> asyncio.Event:
-    """Return an event that SIGINT and SIGTERM set; a second signal ends the process at once."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def received() -> None:
-        stop.set()
-        for each in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(each)
-
-    for each in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(each, received)
-    return stop
 
 
 def _greet(settings: Settings, port: int, key: str | None) -> None:

@@ -38,7 +38,7 @@ from mixpeek_operator.core.lifecycle import (
 from mixpeek_operator.core.normal import normalise
 from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Event, Resource, ResourceKey
 from mixpeek_operator.core.visit import Again, Outcome, Visit, bound, drifted, fail, waiting_for, would
-from mixpeek_operator.ports.resources import Change, ResourceStore
+from mixpeek_operator.ports.resources import Change, ReconciledStore
 
 
 class Engine:
@@ -47,7 +47,7 @@ class Engine:
     def __init__(
         self,
         *,
-        store: ResourceStore,
+        store: ReconciledStore,
         index: ResourceIndex,
         kinds: Mapping[str, Kind],
         clients: Mapping[str, Client],

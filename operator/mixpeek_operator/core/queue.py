@@ -10,11 +10,11 @@ import asyncio
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
 from mixpeek_operator.core import conditions
-from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.resource import Resource, ResourceKey
 from mixpeek_operator.core.visit import Again, Outcome
@@ -23,8 +23,14 @@ from mixpeek_operator.ports.resources import ResourceStore
 _log = structlog.get_logger(__name__)
 
 
+class Reconciler(Protocol):
+    """What visits one resource; the engine."""
+
+    async def reconcile(self, key: ResourceKey) -> Outcome: ...
+
+
 class Queue:
-    """Runs the engine over every resource of a store.
+    """Runs the engine over every resource of the index, which it feeds from `store`, or which others feed.
 
     `first_delay_s` and `max_delay_s` bound the backoff, `drift_interval_s` is the time between two visits of a
     resource that nothing happens to; each is spread by `jitter`, a number in [0, 1).
@@ -33,9 +39,9 @@ class Queue:
     def __init__(
         self,
         *,
-        store: ResourceStore,
         index: ResourceIndex,
-        engine: Engine,
+        engine: Reconciler,
+        store: ResourceStore | None = None,
         concurrency: int = 8,
         drift_interval_s: float = 300.0,
         first_delay_s: float = 0.5,
@@ -63,13 +69,15 @@ class Queue:
         self._running = False
 
     async def start(self) -> None:
-        """Load every resource, visit each once, and follow the store from then on."""
+        """Visit every resource once, and each again from then on whenever something concerns it."""
         self._running = True
         self._unsubscribe = self._index.subscribe(self._changed)
-        await self._index.load(self._store)
+        if self._store is not None:
+            await self._index.load(self._store)
         for key in self._index.everything():
             self.wake(key)
-        self._watch = asyncio.create_task(self._follow(), name="watch resources")
+        if self._store is not None:
+            self._watch = asyncio.create_task(self._follow(self._store), name="watch resources")
 
     async def stop(self, timeout_s: float = 10.0) -> None:
         """Start no visit any more; let those under way finish within `timeout_s`, then cut them off."""
@@ -108,6 +116,16 @@ class Queue:
         self._ready.setdefault(key.organization, deque()).append(key)
         self._idle.clear()
         self._pump()
+
+    @property
+    def waiting(self) -> int:
+        """How many resources wait for their turn."""
+        return len(self._queued)
+
+    @property
+    def active(self) -> int:
+        """How many resources are being visited."""
+        return len(self._active)
 
     async def idle(self) -> None:
         """Return when nothing is queued or under way (timers may still be pending)."""
@@ -204,12 +222,12 @@ class Queue:
             if target.deleting:
                 self.wake(target.key)
 
-    async def _follow(self) -> None:
+    async def _follow(self, store: ResourceStore) -> None:
         """Feed the index from the store's watch, for ever; a watch that breaks is begun again."""
         attempts = 0
         while True:
             try:
-                async for change in self._store.watch():
+                async for change in store.watch():
                     attempts = 0
                     self._index.apply(change)
             except Exception as error:

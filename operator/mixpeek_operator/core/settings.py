@@ -62,6 +62,30 @@ class Settings(BaseSettings):
     workers: int = Field(default=2, ge=1, description="Batches processed at the same time.")
     reconcile_concurrency: int = Field(default=8, ge=1, description="Resources reconciled at the same time.")
     drift_interval_s: float = Field(default=300.0, ge=1, description="Seconds between drift checks of a resource.")
+    kubeconfig: Path | None = Field(
+        default=None, description="How to reach Kubernetes; $KUBECONFIG, the pod or ~/.kube/config when unset."
+    )
+    namespace: str = Field(
+        default="",
+        description="Comma-separated Kubernetes namespaces that the operator works in; every one when unset.",
+    )
+    lease: str = Field(default="mixpeek-operator", description="Lease by which one of several operators works.")
+    lease_namespace: str | None = Field(
+        default=None, description="Kubernetes namespace of that Lease; the operator's own when unset."
+    )
+    lease_duration_s: float = Field(
+        default=15.0, ge=1, description="Seconds after which a silent operator is taken over from."
+    )
+    probe_host: str = Field(default="127.0.0.1", description="Address of the operator's probes and metrics.")
+    probe_port: int = Field(
+        default=8081, ge=0, le=65535, description="Port of the operator's probes and metrics; 0 picks a free one."
+    )
+    shutdown_grace_s: float = Field(
+        default=20.0, ge=0, description="Seconds that reconciles under way get to end when the operator is stopped."
+    )
+    deletion_stuck_s: float = Field(
+        default=600.0, ge=1, description="Seconds after which a deletion that does not end is reported."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error."
     )
@@ -75,6 +99,11 @@ class Settings(BaseSettings):
         default="", description="Comma-separated private networks that outgoing requests may reach."
     )
     signed_url_expiry_s: int = Field(default=3600, ge=1, description="Life of signed URLs.")
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """The Kubernetes namespaces to work in; none means every one."""
+        return tuple(name for name in (part.strip() for part in self.namespace.split(",")) if name)
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

@@ -12,13 +12,14 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import kopf
 import structlog
 
+from mixpeek_operator.core.errors import MixpeekError
 from mixpeek_operator.core.resource import API_GROUP, API_VERSION
 
 _log = structlog.get_logger(__name__)
@@ -62,18 +63,20 @@ class KopfEvents:
         self,
         *,
         watched: Sequence[Watched],
-        login: Callable[[], kopf.ConnectionInfo],
+        login: Callable[[], kopf.AiohttpSession],
         deliver: Callable[[Seen], None],
+        served: Callable[[], Awaitable[None]],
         namespaces: Sequence[str] = (),
         watch_s: int = 240,
     ) -> None:
-        """`login` is called whenever kopf needs credentials; without `namespaces` all are followed.
-
-        `watch_s` is the longest life of one watch request.
+        """`login` is called in kopf's event loop whenever it needs credentials. `served` raises MixpeekError while the
+        API server does not know every kind: kopf looks for them once, when it starts. Without `namespaces` all are
+        followed. `watch_s` is the longest life of one watch request.
         """
         self._watched = tuple(watched)
         self._login = login
         self._deliver = deliver
+        self._served = served
         self._namespaces = tuple(namespaces)
         self._watch_s = watch_s
         self.restarts = 0
@@ -81,9 +84,13 @@ class KopfEvents:
     async def run(self) -> None:
         """Follow until cancelled; when kopf ends by itself it is started again."""
         while True:
-            failure = await self._once()
+            try:
+                await self._served()
+                failure = await self._once()
+                _log.warning("following changes anew", error=str(failure or "kopf ended"))
+            except MixpeekError as error:
+                _log.warning("waiting to follow changes", error=str(error))
             self.restarts += 1
-            _log.warning("following changes anew", error=str(failure) or "kopf ended")
             await asyncio.sleep(_RESTART_S)
 
     async def _once(self) -> BaseException | None:
@@ -117,7 +124,7 @@ class KopfEvents:
 
         return operator
 
-    async def _credentials(self, **_: Any) -> kopf.ConnectionInfo:
+    async def _credentials(self, **_: Any) -> kopf.AiohttpSession:
         return self._login()
 
     def _handler(self, home: asyncio.AbstractEventLoop, kind: str) -> Callable[..., Any]:

@@ -32,6 +32,8 @@ class Listing:
     kind: str
     objects: Sequence[Mapping[str, Any]]
     version: int
+    namespace: str | None = None
+    """Where it was looked for; None for everywhere."""
 
 
 class Events(Protocol):
@@ -59,34 +61,22 @@ class Follower:
         self._events = events(self.take)
         self._resync_s = resync_s
         self._listed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self.complete = False
-        """Whether everything was read at least once."""
+        self.complete = asyncio.Event()
+        """Set once everything was read."""
         self.taken = 0
         """Events so far."""
 
-    async def start(self) -> None:
-        """Return when the index holds everything; it is followed from then on. Waits for an API server that is away."""
-        self._tasks.append(asyncio.create_task(self._events.run(), name="events"))
-        while True:
+    async def run(self) -> None:
+        """Follow until cancelled. Waits for an API server that is away, and for definitions that are not installed."""
+        while not self.complete.is_set():
             try:
                 await self.sync()
-                break
             except MixpeekError as error:
                 _log.warning("waiting for the API server", error=str(error))
                 await asyncio.sleep(_RETRY_S)
-        self._tasks.append(asyncio.create_task(self._keep_complete(), name="resync"))
-
-    async def stop(self) -> None:
-        """Follow no longer."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
-
-    def failed(self) -> BaseException | None:
-        """What ended the following although nobody stopped it; None while all is well."""
-        return next((task.exception() for task in self._tasks if task.done() and not task.cancelled()), None)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._events.run(), name="events")
+            tasks.create_task(self._keep_complete(), name="resync")
 
     async def sync(self) -> None:
         """Make the index equal to a listing taken now. Raises what the API server's client raises."""
@@ -97,12 +87,14 @@ class Follower:
                 self._apply("ADDED", listing.kind, raw)
             for key in self._index.everything():
                 known = self._index.get(key)
-                if key.kind != listing.kind or key in there or known is None:
+                if known is None or key.kind != listing.kind or key in there:
+                    continue
+                if listing.namespace not in (None, key.organization):
                     continue
                 # What is newer than the listing was made after it.
                 if known.metadata.resource_version <= listing.version:
                     self._index.apply(Change("DELETED", known))
-        self.complete = True
+        self.complete.set()
 
     def take(self, seen: Seen) -> None:
         """Take in one event."""

@@ -17,6 +17,18 @@ class Change:
     resource: Resource
 
 
+class ReconciledStore(Protocol):
+    """The part of a ResourceStore that a reconcile needs."""
+
+    async def get(self, key: ResourceKey) -> Resource | None: ...
+
+    async def update(self, resource: Resource) -> Resource: ...
+
+    async def update_status(self, key: ResourceKey, status: Mapping[str, Any]) -> Resource | None: ...
+
+    async def record_event(self, event: Event) -> None: ...
+
+
 class ResourceStore(Protocol):
     """Every adapter passes `tests/contract/resources`.
 

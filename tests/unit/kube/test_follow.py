@@ -74,6 +74,11 @@ def held(index: ResourceIndex) -> dict[str, int]:
     return {item.metadata.name: item.metadata.resource_version for item in found if item is not None}
 
 
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 ACTS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["put", "put", "delete", "sync"])), max_size=30)
 
 
@@ -116,13 +121,13 @@ async def test_it_is_complete_before_it_has_started_and_not_while_the_api_server
     server.put("a")
     server.away = True
     one, index = follower(server)
-    starting = asyncio.create_task(one.start())
+    running = asyncio.create_task(one.run())
     await asyncio.sleep(0.1)
-    assert not starting.done() and not one.complete
+    assert not one.complete.is_set()
     server.away = False
-    await asyncio.wait_for(starting, 2)
-    assert one.complete and held(index) == {"a": 1}
-    await one.stop()
+    await asyncio.wait_for(one.complete.wait(), 2)
+    assert held(index) == {"a": 1}
+    await ended(running)
 
 
 async def test_what_went_while_nobody_watched_goes_after_kopf_listed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +136,8 @@ async def test_what_went_while_nobody_watched_goes_after_kopf_listed_anew(monkey
     server.put("a")
     seen = server.put("b")
     one, index = follower(server)
-    await one.start()
+    running = asyncio.create_task(one.run())
+    await one.complete.wait()
     server.delete("a")
     one.take(Seen("Bucket", None, seen.object))
     for _ in range(100):
@@ -139,7 +145,7 @@ async def test_what_went_while_nobody_watched_goes_after_kopf_listed_anew(monkey
         if held(index) == {"b": 2}:
             break
     assert held(index) == {"b": 2}
-    await one.stop()
+    await ended(running)
 
 
 async def test_one_object_that_cannot_be_read_keeps_no_other_from_being_followed() -> None:
