@@ -1,4 +1,8 @@
-"""What every VectorStore does; an adapter joins with one line in `STORES`."""
+"""What every VectorStore does; an adapter joins with one line in `STORES`.
+
+The adapter of the Qdrant server runs on the client's local mode, over the wire on the stand-in, and on a real server
+where `QDRANT_URL` is set.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,60 @@ import subprocess
 import sys
 import textwrap
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.servers.qdrant import standin
+from tests.servers.qdrant.local import LocalQdrant
 
+from mixpeek_operator.adapters._qdrant_calls import Server
 from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
-from mixpeek_operator.core.errors import BadRequestError, ConflictError, NotFoundError, SpecError
+from mixpeek_operator.adapters.qdrant_server import QdrantServerVectors
+from mixpeek_operator.core.errors import (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    SpecError,
+    UnavailableError,
+)
 from mixpeek_operator.core.filters import And, Compare, Filter, Not, Operator, Or, equals, matches
 from mixpeek_operator.ports.vectors import Point, Search, SparseVector, VectorParams, VectorStore, scroll_all
 
-STORES: dict[str, Callable[[Path], VectorStore]] = {"qdrant_edge": lambda path: QdrantEdgeVectors(path / "vectors")}
+STORES: dict[str, Callable[[pytest.FixtureRequest, Path], VectorStore]] = {
+    "edge": lambda request, path: QdrantEdgeVectors(path / "vectors"),
+    "server-local": lambda request, path: QdrantServerVectors(Server(LocalQdrant(), "this process")),
+    "server-http": lambda request, path: QdrantServerVectors.connect(request.getfixturevalue("standin_url")),
+}
+if os.environ.get("QDRANT_URL"):
+    STORES["server"] = lambda request, path: QdrantServerVectors.connect(
+        os.environ["QDRANT_URL"],
+        os.environ.get("QDRANT_API_KEY"),
+        prefer_grpc=bool(os.environ.get("QDRANT_PREFER_GRPC")),
+    )
 VECTORS = {
     "d": VectorParams("dense", 4),
     "s": VectorParams("sparse", modifier="idf"),
 }
-NAME = "ns_0123456789"
+NAME, OTHER = "ns_0123456789", "ns_other"
+
+
+@pytest.fixture(scope="module")
+def standin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with standin(tmp_path_factory.mktemp("qdrant")) as server:
+        yield f"http://127.0.0.1:{server.port}"
 
 
 @pytest.fixture(params=sorted(STORES))
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[VectorStore]:
-    made = STORES[request.param](tmp_path)
+    made = STORES[request.param](request, tmp_path)
+    for name in (NAME, OTHER):
+        await made.delete_collection(name)
     yield made
+    for name in (NAME, OTHER):
+        await made.delete_collection(name)
     await made.close()
 
 
@@ -342,7 +376,13 @@ async def test_paths_reach_into_arrays_of_objects(filled: VectorStore) -> None:
     assert await filled.count(NAME, Compare("items.size", Operator.EXISTS, False)) == 0
 
 
-async def test_a_snapshot_brings_everything_back(filled: VectorStore, tmp_path: Path) -> None:
+async def test_a_snapshot_brings_everything_back(
+    filled: VectorStore, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if request.node.callspec.params["store"] == "server-local":
+        with pytest.raises(UnavailableError, match="no snapshots"):
+            await filled.snapshot(NAME, tmp_path / "snap")
+        return
     await filled.snapshot(NAME, tmp_path / "snap")
     before = [item async for item in scroll_all(filled, NAME, with_vectors=True)]
     await filled.delete_points(NAME, [pid(n) for n in range(10)])
@@ -352,8 +392,8 @@ async def test_a_snapshot_brings_everything_back(filled: VectorStore, tmp_path: 
     state = await filled.describe(NAME)
     assert state is not None
     assert set(state.vectors) == {"d", "s"}
-    await filled.restore("ns_other", tmp_path / "snap")
-    assert await filled.count("ns_other", equals("color", "red")) == 7
+    await filled.restore(OTHER, tmp_path / "snap")
+    assert await filled.count(OTHER, equals("color", "red")) == 7
     (tmp_path / "bad").write_bytes(b"no snapshot")
     with pytest.raises(SpecError):
         await filled.restore(NAME, tmp_path / "bad")
@@ -363,17 +403,16 @@ async def test_a_snapshot_brings_everything_back(filled: VectorStore, tmp_path: 
 
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
-    for make in STORES.values():
-        store = make(tmp_path)
-        await store.create_collection(NAME, VECTORS, labels={"a": "b"})
-        await store.upsert(NAME, [point(n) for n in range(20)])
-        await store.create_payload_index(NAME, "color", "keyword")
-        before = await store.describe(NAME)
-        await store.close()
-        store = make(tmp_path)
-        assert await store.describe(NAME) == before
-        assert await store.count(NAME, Compare("items.size", Operator.GT, 100)) == 19
-        await store.close()
+    store = QdrantEdgeVectors(tmp_path)
+    await store.create_collection(NAME, VECTORS, labels={"a": "b"})
+    await store.upsert(NAME, [point(n) for n in range(20)])
+    await store.create_payload_index(NAME, "color", "keyword")
+    before = await store.describe(NAME)
+    await store.close()
+    store = QdrantEdgeVectors(tmp_path)
+    assert await store.describe(NAME) == before
+    assert await store.count(NAME, Compare("items.size", Operator.GT, 100)) == 19
+    await store.close()
 
 
 WRITER = """
