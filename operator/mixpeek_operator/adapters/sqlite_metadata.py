@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
+from mixpeek_operator.adapters._record_order import ordered, sort_key
 from mixpeek_operator.adapters._sqlite import Database
 from mixpeek_operator.adapters._sqlite_filters import Sql, compile_filter, json_path
-from mixpeek_operator.core import filter_values
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError
 from mixpeek_operator.core.filters import Filter, fields, matches
 from mixpeek_operator.ports.metadata import Record, Write
@@ -43,7 +43,6 @@ _SCHEMA_2 = f"CREATE INDEX records_irregular ON records (namespace_id, collectio
 # How many objects a bucket holds, and of how many bytes, without reading them.
 _SCHEMA_3 = "CREATE INDEX records_size ON records (namespace_id, collection, bucket_id, json_extract(body, '$._size'))"
 _PAGE = 500
-_ABSENT = 3
 
 
 class SqliteMetadata:
@@ -117,7 +116,8 @@ class SqliteMetadata:
             end = None if limit is None else offset + limit
             if not sort:
                 return list(islice(matching, offset, end))
-            ids = _sorted_ids(matching, sort)[offset:end]
+            # No more of a record is held than what it is sorted by.
+            ids = ordered([(sort_key(record.body, sort), record.id) for record in matching], sort)[offset:end]
             return _get_many(connection, table, namespace_id, ids)
 
         return await self._db.read(work)
@@ -284,24 +284,3 @@ def _rows(connection: sqlite3.Connection, table: str, namespace_id: str, filter:
         record = _record(row)
         if compiled.exact or matches(filter, record.body):
             yield record
-
-
-def _sorted_ids(records: Iterator[Record], sort: Sequence[tuple[str, str]]) -> list[str]:
-    """Ids in order, holding no more of a record than what it is sorted by."""
-    keyed = [(tuple(_sort_key(record, field) for field, _ in sort), record.id) for record in records]
-    for position, (_, direction) in reversed(list(enumerate(sort))):
-        present = [item for item in keyed if item[0][position][0] != _ABSENT]
-        present.sort(key=lambda item, at=position: item[0][at], reverse=direction == "desc")  # type: ignore[misc]
-        # Records without the field come last in either direction.
-        keyed = present + [item for item in keyed if item[0][position][0] == _ABSENT]
-    return [id for _, id in keyed]
-
-
-def _sort_key(record: Record, field: str) -> tuple[int, Any]:
-    values = filter_values.elements(filter_values.nodes(record.body, field))
-    value = values[0] if values else None
-    if value is None:
-        return (_ABSENT, 0)
-    if isinstance(value, bool | int | float):
-        return (0, value)
-    return (1, value) if isinstance(value, str) else (2, str(value))
