@@ -49,6 +49,7 @@ from mixpeek_operator.manifest.acceptance import Acceptance
 from mixpeek_operator.manifest.apply import Applier
 from mixpeek_operator.manifest.generate import Generator
 from mixpeek_operator.manifest.journal import Journal
+from mixpeek_operator.manifest.progress import ApplyTasks
 from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.service import ManifestService
 from mixpeek_operator.registries import Registries
@@ -158,6 +159,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             seeds=Seeds(objects=objects, batches=batches, records=metadata, clock=clock),
             acceptance=Acceptance(queries=retrieval, counts=counts),
             counts=counts,
+            tasks=ApplyTasks(tasks, clock),
             max_bytes=settings.max_manifest_bytes,
         )
         running = _Running()

@@ -75,6 +75,15 @@ class Applied:
         return not self.failures and not self.errors
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """An apply that a killed process left, and how it ended."""
+
+    organization: str
+    id: str
+    undone: bool
+
+
 class Applier:
     """Writes plans. `settle_s` is how long a rollback waits for what it deletes to be gone, in seconds."""
 
@@ -98,8 +107,8 @@ class Applier:
         """The lock that an apply of this organization holds from planning to its end."""
         return self._turns.setdefault(organization, asyncio.Lock())
 
-    async def apply(self, organization: str, plan: Plan, *, wait_s: float) -> Applied:
-        """Create and update what the plan says; the caller holds `turn`.
+    async def apply(self, organization: str, plan: Plan, *, wait_s: float, id: str | None = None) -> Applied:
+        """Create and update what the plan says; the caller holds `turn`. `id` is what `recover` will call it.
 
         Waits up to `wait_s` seconds for readiness. What is not ready by then stays and is listed as pending.
         """
@@ -109,7 +118,7 @@ class Applier:
             return Applied()
         applied = Applied()
         try:
-            intent, made, changed = self._intent(organization, creates, updates, wait_s)
+            intent, made, changed = self._intent(id or ids.random("apply"), organization, creates, updates, wait_s)
         except MixpeekError as error:
             applied.errors.append(error.message)
             return applied
@@ -124,30 +133,29 @@ class Applier:
         await self._finish(intent, applied)
         return applied
 
-    async def recover(self) -> int:
-        """Finish or undo every apply that a killed process left; returns how many there were.
+    async def recover(self) -> list[Recovered]:
+        """Finish or undo every apply that a killed process left, and return them.
 
         Called once at start-up, after the engine: finishing waits for readiness like the apply itself.
         """
-        owner, count = ids.random("recover"), 0
+        owner, found = ids.random("recover"), list[Recovered]()
         lease_s = self._settle_s + 60.0
         while taken := await self._journal.take(owner=owner, lease_s=lease_s, now=self._clock.now().timestamp()):
             intent, state = taken
-            count += 1
             async with self.turn(intent.organization):
                 applied = Applied()
                 if state != UNDOING and (state == SETTLING or await self._all_written(intent)):
                     await self._finish(intent, applied)
                 else:
                     await self._undo(intent, applied)
-        return count
+            found.append(Recovered(intent.organization, intent.id, applied.rolled_back))
+        return found
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     def _intent(
-        self, organization: str, creates: Sequence[Step], updates: Sequence[Step], wait_s: float
+        self, id: str, organization: str, creates: Sequence[Step], updates: Sequence[Step], wait_s: float
     ) -> tuple[Intent, list[Resource], list[Resource]]:
-        id = ids.random("apply")
         made = [self._made(organization, step, id) for step in creates]
         changed: list[Resource] = []
         images: list[Update] = []

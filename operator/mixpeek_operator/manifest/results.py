@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mixpeek_operator.core import conditions
 from mixpeek_operator.core.errors import Problem
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.resource import Resource, ResourceKey
+from mixpeek_operator.core.rest import extractor_id
 from mixpeek_operator.manifest.apply import Applied
 from mixpeek_operator.manifest.model import Manifest
 from mixpeek_operator.manifest.plan import Action, Plan, Step
@@ -133,6 +135,30 @@ def applied(manifest: Manifest, plan: Plan, mode: str, outcome: Applied, organiz
     return result
 
 
+def readiness(manifest: Manifest, resources: Iterable[Resource]) -> list[dict[str, Any]]:
+    """Return the wire's `CollectionReadiness` of each declared collection whose extractor is served at query time."""
+    served = {
+        (item.namespace, item.name, str(item.spec.get("version"))): item
+        for item in resources
+        if item.kind == "Extractor" and item.spec.get("realtime")
+    }
+    found: list[dict[str, Any]] = []
+    for entry in manifest.of_kind("Collection") if served else ():
+        use = entry.spec.get("feature_extractor") or {}
+        name, version = str(use.get("feature_extractor_name")), str(use.get("version"))
+        extractor = served.get((entry.namespace, name, version))
+        if extractor is None:
+            continue
+        endpoint = conditions.read(extractor.status, "EndpointReady")
+        running = endpoint is not None and endpoint.get("status") == "True"
+        status = "absent" if endpoint is None else "RUNNING" if running else str(endpoint.get("reason") or "unknown")
+        app = {"name": extractor.metadata.name, "status": status}
+        id = extractor_id(name, version)
+        item = {"collection": entry.name, "feature_extractor": id, "realtime_available": running, "serve_apps": [app]}
+        found.append(item)
+    return found
+
+
 def _planned(step: Step) -> str:
     if step.action is Action.CREATE:
         return "would_create"
@@ -172,6 +198,7 @@ def _result(rows: Iterable[dict[str, Any]], errors: Sequence[str], *, dry_run: b
         "rollback_performed": False,
         "rollback_orphans": [],
         "dry_run": dry_run,
+        "task_id": None,
         "readiness": [],
     }
 

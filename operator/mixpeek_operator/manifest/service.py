@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.errors import BadRequestError, NotFoundError, Problem, SpecError
+from mixpeek_operator.core.errors import BadRequestError, MixpeekError, NotFoundError, Problem, SpecError
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.scope import Scope
@@ -23,6 +23,7 @@ from mixpeek_operator.manifest.lint import ERROR, Advice, View, lint, response
 from mixpeek_operator.manifest.model import Manifest
 from mixpeek_operator.manifest.parse import parse_files
 from mixpeek_operator.manifest.plan import Plan, plan
+from mixpeek_operator.manifest.progress import ApplyTasks
 from mixpeek_operator.manifest.registry import in_order
 from mixpeek_operator.manifest.resolve import Existing, Want, resolve
 from mixpeek_operator.manifest.secrets import missing, missing_names
@@ -72,6 +73,7 @@ class ManifestService:
         seeds: Seeds | None = None,
         acceptance: Acceptance | None = None,
         counts: Counts | None = None,
+        tasks: ApplyTasks | None = None,
         max_bytes: int = MAX_BYTES,
         wait_s: float = _DEFAULT_WAIT_S,
     ) -> None:
@@ -86,6 +88,7 @@ class ManifestService:
         self._seeds = seeds
         self._acceptance = acceptance
         self._counts = counts
+        self._tasks = tasks
         self._max_bytes = max_bytes
         self._wait_s = wait_s
         self._manifests: dict[bytes, Manifest] = {}
@@ -191,7 +194,11 @@ class ManifestService:
 
     async def recover(self) -> int:
         """Finish or undo the applies that a killed process left; returns how many."""
-        return await self._applier.recover()
+        found = await self._applier.recover()
+        if self._tasks is not None:
+            for item in found:
+                await self._tasks.recovered(item.organization, item.id, undone=item.undone)
+        return len(found)
 
     # -- checking ----------------------------------------------------------------------------------------------
 
@@ -250,16 +257,29 @@ class ManifestService:
                 return results.refused(checked.plan, mode, errors, dry_run=dry_run)
             if dry_run:
                 return results.previewed(checked.plan)
-            wait_s = self._wait_s if deadline_s is None else deadline_s
-            outcome = await self._applier.apply(organization, results.executed(checked.plan, mode), wait_s=wait_s)
-            if deadline_s is not None and outcome.pending:
-                late = ", ".join(f"{key} ({why})" for key, why in sorted(outcome.pending.items()))
-                outcome.errors.append(f"not ready within deadline_seconds={deadline_s:g}: {late}")
-            answer = results.applied(checked.manifest, checked.plan, mode, outcome, organization)
+            outcome, answer = await self._carry_out(organization, checked, mode, deadline_s)
         if not outcome.rolled_back and (manifest.seed or run_acceptance):
             end = began + (_DEFAULT_SEED_WAIT_S if deadline_s is None else deadline_s)
             await self._prove(organization, manifest, answer, end, wait_for_seed, run_acceptance, outcome)
         return answer
+
+    async def _carry_out(
+        self, organization: str, checked: _Checked, mode: str, deadline_s: float | None
+    ) -> tuple[Applied, dict[str, Any]]:
+        todo = results.executed(checked.plan, mode)
+        wait_s = self._wait_s if deadline_s is None else deadline_s
+        if self._tasks is None:
+            outcome = await self._applier.apply(organization, todo, wait_s=wait_s)
+            return outcome, _answer(checked, mode, outcome, organization, deadline_s)
+        progress = await self._tasks.begin(organization, checked.plan, mode)
+        try:
+            outcome = await self._applier.apply(organization, todo, wait_s=wait_s, id=progress.id)
+        except MixpeekError as error:
+            await self._tasks.broke(progress, error.message)
+            raise
+        answer = _answer(checked, mode, outcome, organization, deadline_s)
+        answer["task_id"] = await self._tasks.end(progress, answer)
+        return outcome, answer
 
     async def _prove(
         self,
@@ -330,6 +350,19 @@ class ManifestService:
                 documents = await self._counts.count_documents(scope, item.name)
                 counts.setdefault(item.namespace, {})[item.name] = {"document_count": documents}
         return {"collections": counts}
+
+
+def _answer(
+    checked: _Checked, mode: str, outcome: Applied, organization: str, deadline_s: float | None
+) -> dict[str, Any]:
+    if deadline_s is not None and outcome.pending:
+        late = ", ".join(f"{key} ({why})" for key, why in sorted(outcome.pending.items()))
+        outcome.errors.append(f"not ready within deadline_seconds={deadline_s:g}: {late}")
+    answer = results.applied(checked.manifest, checked.plan, mode, outcome, organization)
+    if not outcome.rolled_back:
+        seen = {item.key: item for item in checked.existing.resources} | outcome.written
+        answer["readiness"] = results.readiness(checked.manifest, seen.values())
+    return answer
 
 
 async def _worked(work: Callable[[], T], size: int) -> T:
