@@ -43,12 +43,16 @@ class Grant:
 
 
 class LocalBlobs:
-    """Files below `root`; see ports.blobs.BlobStore. `base_url` is where our API can be reached."""
+    """Files below `root`; see ports.blobs.BlobStore. `base_url` is where our API can be reached.
 
-    def __init__(self, root: Path, signing_key: bytes, base_url: str, clock: Clock) -> None:
+    Unless `exclusive`, other processes may be writing below `root`, too.
+    """
+
+    def __init__(self, root: Path, signing_key: bytes, base_url: str, clock: Clock, *, exclusive: bool = True) -> None:
         root.mkdir(parents=True, exist_ok=True)
-        # What a killed process was writing.
-        shutil.rmtree(root / _PARTIAL, ignore_errors=True)
+        if exclusive:
+            # What a killed process was writing.
+            shutil.rmtree(root / _PARTIAL, ignore_errors=True)
         self._store = LocalStore(root)
         self._root = root
         self._signing_key = signing_key

@@ -56,6 +56,22 @@ class Settings(BaseSettings):
     preload_model: bool = Field(
         default=True, description="Whether the embedding model is loaded at start and not at its first use."
     )
+    engine: Literal["local", "ray"] = Field(
+        default="local", description="What runs extractors: local, this process; or ray."
+    )
+    ray_address: str | None = Field(
+        default=None, description="Ray cluster to be part of; unset, a local one is started with engine ray."
+    )
+    ray_dashboard_url: str | None = Field(
+        default=None, description="Dashboard of the Ray cluster that batches are submitted to as jobs."
+    )
+    ray_serve_url: str | None = Field(
+        default=None, description="Ray Serve proxy that embeds queries; this process embeds them when unset."
+    )
+    ray_token: SecretStr | None = Field(default=None, description="Ray's token for ray_dashboard_url.")
+    ray_workers: int = Field(default=2, ge=1, description="Most Ray workers of one run of an extractor.")
+    ray_worker_cpus: float = Field(default=1.0, ge=0, description="CPU cores that a Ray worker reserves.")
+    ray_worker_gpus: float = Field(default=0.0, ge=0, description="GPUs that a Ray worker reserves.")
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="Limit of a JSON request body.")
     max_upload_bytes: int = Field(default=5 * 1024**3, ge=1024, description="Limit of one uploaded file.")
     max_manifest_bytes: int = Field(default=20 * 1024 * 1024, ge=1024, description="Limit of a manifest file.")

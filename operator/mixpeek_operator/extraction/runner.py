@@ -18,7 +18,7 @@ from mixpeek_operator.core.errors import RefusedError, SpecError, UnavailableErr
 from mixpeek_operator.extraction.archive import Archive
 from mixpeek_operator.extraction.frames import Frames
 from mixpeek_operator.extraction.registry import ExtractorRegistry
-from mixpeek_operator.extraction.sdk import PipelineStep, Processor
+from mixpeek_operator.extraction.sdk import Container, PipelineStep, Processor
 from mixpeek_operator.ports.compute import RowFailure, Segment, SourceRow
 from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.vectors import Vector
@@ -46,12 +46,13 @@ class InProcessRunner:
         parameters: Mapping[str, Any],
         namespace_id: str,
         rows: AsyncIterator[Sequence[SourceRow]],
+        run_id: str | None = None,
     ) -> AsyncIterator[Sequence[Segment | RowFailure]]:
         """Yield one block of results per block of rows, in order; a row's results stay together.
 
         The next block is read and computed while the consumer works on this one, and no further one.
         """
-        run = self._prepare(extractor, version, parameters, namespace_id)
+        run = self.prepare(extractor, version, parameters, namespace_id)
         source = aiter(rows)
         ahead = asyncio.create_task(_next_block(source, run))
         try:
@@ -62,7 +63,11 @@ class InProcessRunner:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
 
-    def _prepare(self, extractor: str, version: str, parameters: Mapping[str, Any], namespace_id: str) -> _Run:
+    def prepare(self, extractor: str, version: str, parameters: Mapping[str, Any], namespace_id: str) -> Run:
+        """Return the run of one extractor; call it on the event loop that inference runs on.
+
+        Raises NotFoundError, SpecError and RefusedError for what cannot run here.
+        """
         archive = self._registry.archive(extractor, version)
         if archive.source != "builtin":
             raise RefusedError(
@@ -70,12 +75,12 @@ class InProcessRunner:
                 "this process"
             )
         indexes = self._registry.vector_indexes(extractor, version, parameters)
-        services = _Services(_BlockingInference(self._inference, asyncio.get_running_loop(), namespace_id))
+        services = container(self._inference, namespace_id)
         steps = archive.build_steps(self._registry.parameters(extractor, version, parameters), services)
-        return _Run(archive, indexes, steps)
+        return Run(archive, indexes, steps)
 
 
-async def _next_block(source: AsyncIterator[Sequence[SourceRow]], run: _Run) -> Block | None:
+async def _next_block(source: AsyncIterator[Sequence[SourceRow]], run: Run) -> Block | None:
     try:
         rows = await anext(source)
     except StopAsyncIteration:
@@ -109,7 +114,12 @@ class _Services:
         self.inference = inference
 
 
-class _Run:
+def container(inference: Inference, namespace_id: str) -> Container:
+    """The platform's services for an archive's code, which calls them from threads and never from this event loop."""
+    return _Services(_BlockingInference(inference, asyncio.get_running_loop(), namespace_id))
+
+
+class Run:
     """One run of one extractor with fixed parameters; its methods are called in threads, one at a time."""
 
     def __init__(self, archive: Archive, indexes: Sequence[VectorIndex], steps: Sequence[PipelineStep]) -> None:

@@ -113,6 +113,7 @@ class BatchRun:
             parameters=collection.parameters,
             namespace_id=collection.namespace_id,
             rows=rows,
+            run_id=f"{self._held.id}-{collection.id}",
         )
         writing: asyncio.Task[None] | None = None
         try:

@@ -51,8 +51,11 @@ class Runner(Protocol):
         parameters: Mapping[str, Any],
         namespace_id: str,
         rows: AsyncIterator[Sequence[SourceRow]],
+        run_id: str | None = None,
     ) -> AsyncIterator[Sequence[Segment | RowFailure]]:
         """Yield, per incoming block of rows, its segments and failures, in order.
+
+        A run under the `run_id` of one whose process died may go on with what that one started elsewhere.
 
         Raises ModelUnavailableError or UnavailableError when no row can be processed.
         """

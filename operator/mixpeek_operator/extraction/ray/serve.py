@@ -1,0 +1,99 @@
+"""Inference by a Ray Serve application, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import orjson
+import stamina
+
+from mixpeek_operator.core.errors import UnavailableError
+from mixpeek_operator.extraction.ray import wire
+from mixpeek_operator.extraction.ray.endpoints import Endpoints, FindEndpoints, route_prefix, shared_only
+from mixpeek_operator.ports.vectors import SparseVector, Vector
+
+EXTRACTOR, VERSION = "text_extractor", "v1"
+"""The application that holds the platform's text models."""
+
+
+class RayServeInference:
+    """Serves `ports.inference.Inference` with `serve_app` on the cluster of each namespace.
+
+    `shared` is the cluster of every namespace for which `endpoints` knows no other.
+    """
+
+    def __init__(
+        self, http: httpx.AsyncClient, shared: Endpoints | None, *, endpoints: FindEndpoints = shared_only
+    ) -> None:
+        self._http = http
+        self._shared = shared
+        self._endpoints = endpoints
+
+    async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list[Vector]:
+        """One vector per input, in order, computed or remembered by the application.
+
+        Raises UnavailableError when it is away, ModelUnavailableError when it has no such model.
+        """
+        if not inputs:
+            return []
+        url = self._url(namespace_id)
+        body = orjson.dumps({"model": model, "inputs": list(inputs), "purpose": purpose, "namespace_id": namespace_id})
+        async for attempt in stamina.retry_context(on=_Away, attempts=3, timeout=20):
+            with attempt:
+                answer = await self._post(url, body)
+        return [_vector(entry) for entry in answer["vectors"]]
+
+    async def warm(self) -> None:
+        """Nothing to do: a replica is given no request before its model is loaded."""
+
+    async def health(self) -> None:
+        """Whether the shared cluster's proxy answers. Raises UnavailableError."""
+        if self._shared is None or self._shared.serve_url is None:
+            return
+        url = f"{self._shared.serve_url.rstrip('/')}/-/healthz"
+        try:
+            (await self._http.get(url)).raise_for_status()
+        except httpx.HTTPError as error:
+            raise UnavailableError(f"Ray Serve at {url} does not answer: {type(error).__name__}") from error
+
+    async def close(self) -> None:
+        """Nothing to do: who made the HTTP client closes it."""
+
+    def _url(self, namespace_id: str) -> str:
+        own = self._endpoints(namespace_id)
+        found = own or self._shared
+        if found is None or found.serve_url is None:
+            raise UnavailableError(f"{namespace_id} has no Ray Serve yet; try again once its cluster is up")
+        return found.serve_url.rstrip("/") + route_prefix(namespace_id if own else None, EXTRACTOR, VERSION) + "/embed"
+
+    async def _post(self, url: str, body: bytes) -> Any:
+        try:
+            answer = await self._http.post(url, content=body, headers={"Content-Type": "application/json"})
+        except httpx.HTTPError as error:
+            raise _Away(f"Ray Serve at {url} does not answer: {type(error).__name__}") from error
+        found = _json(answer)
+        if answer.status_code == 200 and isinstance(found, dict):
+            return found
+        if isinstance(found, dict) and "error" in found:
+            raise wire.error_of(found)
+        raise _Away(f"Ray Serve at {url} answered {answer.status_code}: {answer.text[:200]}")
+
+
+class _Away(UnavailableError):
+    """Worth another try at once."""
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _vector(entry: Any) -> Vector:
+    if isinstance(entry, dict):
+        return SparseVector(tuple(entry["indices"]), tuple(entry["values"]))
+    vector: list[float] = entry
+    return vector
