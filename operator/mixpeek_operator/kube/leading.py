@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mixpeek_operator.core.errors import UnavailableError
@@ -36,6 +36,13 @@ class LedStore:
         """As the store does. Raises UnavailableError once another may lead."""
         require(self._leads)
         return await self._store.update_status(key, status)
+
+    async def apply_batch(
+        self, create: Sequence[Resource], update: Sequence[Resource], delete: Sequence[ResourceKey]
+    ) -> list[Resource]:
+        """As the store does. Raises UnavailableError once another may lead."""
+        require(self._leads)
+        return await self._store.apply_batch(create, update, delete)
 
     async def record_event(self, event: Event) -> None:
         """As the store does. Raises UnavailableError once another may lead."""

@@ -26,6 +26,10 @@ class ReconciledStore(Protocol):
 
     async def update_status(self, key: ResourceKey, status: Mapping[str, Any]) -> Resource | None: ...
 
+    async def apply_batch(
+        self, create: Sequence[Resource], update: Sequence[Resource], delete: Sequence[ResourceKey]
+    ) -> list[Resource]: ...
+
     async def record_event(self, event: Event) -> None: ...
 
 
