@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from mixpeek_operator.core import conditions
@@ -36,7 +37,7 @@ from mixpeek_operator.core.lifecycle import (
     mint_id,
 )
 from mixpeek_operator.core.normal import normalise
-from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Event, Resource, ResourceKey
+from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, UPDATED_ANNOTATION, Event, Resource, ResourceKey
 from mixpeek_operator.core.visit import Again, Outcome, Visit, bound, drifted, fail, waiting_for, would
 from mixpeek_operator.ports.resources import Change, ReconciledStore
 
@@ -102,6 +103,10 @@ class Engine:
     async def _visit(self, visit: Visit) -> None:
         if visit.resource.deleting:
             await self._delete(visit)
+            return
+        left_s = self._left_s(visit.resource)
+        if left_s is not None and left_s <= 0:
+            await self._expire(visit)
             return
         visit.resource = await self._adopt(visit.kind, visit.resource)
         subject = visit.subject = self.subject(visit.resource)
@@ -220,6 +225,25 @@ class Engine:
         visit.events.append(("Normal", "Deleted", f"Deleted {resource.key}{kept}"))
         self._index.apply(Change("DELETED", resource))
 
+    def _left_s(self, resource: Resource) -> float | None:
+        """Return the seconds until the resource's own end, None when it has none.
+
+        They count from the last change of the declaration, so that giving an old one an end does not end it at once.
+        """
+        ttl_s, metadata = resource.spec.get("ttl_seconds"), resource.metadata
+        if ttl_s is None or (resource.spec.get("management_policy") or "Full") != "Full":
+            return None
+        changed = metadata.annotations.get(UPDATED_ANNOTATION)
+        since = datetime.fromisoformat(changed) if changed else metadata.creation_timestamp
+        return None if since is None else float(ttl_s) - (self._clock.now() - since).total_seconds()
+
+    async def _expire(self, visit: Visit) -> None:
+        """Ask for the deletion of the resource and of all that depends on it."""
+        doomed = [item.key for item in self._index.dependents(visit.resource)]
+        await self._store.apply_batch((), (), doomed)
+        visit.silent = True
+        visit.events.append(("Normal", "Expired", f"Deleted {visit.resource.key}: its ttl_seconds were over"))
+
     async def _adopt(self, kind: Kind, resource: Resource) -> Resource:
         """Return the resource with our finalizer and an id, written once when they were missing."""
         metadata = resource.metadata
@@ -289,7 +313,9 @@ class Engine:
             await self._write_status(visit, report)
         for type_, reason, message in visit.events:
             await self._store.record_event(Event(visit.resource.key, type_, reason, message, self._clock.now()))
-        return Outcome(visit.again, report.look_again_s)
+        left_s = None if visit.gone or visit.resource.deleting else self._left_s(visit.resource)
+        looks = [each for each in (report.look_again_s, left_s) if each is not None]
+        return Outcome(visit.again, max(min(looks), 0.0) if looks else None)
 
     def _report(self, visit: Visit) -> Report:
         if not visit.observed or visit.subject is None or visit.resource.deleting:

@@ -132,6 +132,17 @@ class ResourceIndex:
                 waiting.append(target)
         return []
 
+    def dependents(self, root: Resource) -> list[Resource]:
+        """Return the resource and everything that cannot be without it, directly or not."""
+        found = {root.key: root}
+        waiting = [root]
+        while waiting:
+            for referrer in self.referrers(waiting.pop(), ordered=True):
+                if referrer.key not in found:
+                    found[referrer.key] = referrer
+                    waiting.append(referrer)
+        return list(found.values())
+
     def referrers(self, resource: Resource, *, ordered: bool = False) -> list[Resource]:
         """The resources that refer to this one by name or id, in key order; never itself.
 

@@ -181,9 +181,8 @@ class Queue:
         if outcome.again is Again.BACKOFF:
             ceiling = min(self._max_delay_s, self._first_delay_s * 2.0 ** min(failures - 1, 30))
             return ceiling * self._jitter()
-        if outcome.after_s is not None:
-            return outcome.after_s
-        return self._drift_interval_s * (0.9 + self._jitter() / 5)
+        check_s = self._drift_interval_s * (0.9 + self._jitter() / 5)
+        return check_s if outcome.after_s is None else min(outcome.after_s, check_s)
 
     def _later(self, key: ResourceKey, delay_s: float) -> None:
         self._forget_timer(key)

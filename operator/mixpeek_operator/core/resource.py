@@ -9,6 +9,8 @@ from typing import Any
 API_GROUP = "mixpeek.com"
 API_VERSION = f"{API_GROUP}/v1alpha1"
 ID_ANNOTATION = f"{API_GROUP}/id"
+UPDATED_ANNOTATION = f"{API_GROUP}/updated-at"
+"""When the declaration was last changed through the API or a manifest."""
 FINALIZER = f"{API_GROUP}/finalizer"
 
 

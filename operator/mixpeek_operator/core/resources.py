@@ -25,6 +25,7 @@ from mixpeek_operator.core.refs import immutable_changes, references, translate
 from mixpeek_operator.core.resource import (
     FINALIZER,
     ID_ANNOTATION,
+    UPDATED_ANNOTATION,
     Event,
     Metadata,
     Resource,
@@ -34,7 +35,6 @@ from mixpeek_operator.core.resource import (
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ports.resources import Change, ResourceStore
 
-UPDATED_ANNOTATION = "mixpeek.com/updated-at"
 _ATTEMPTS = 5
 
 
@@ -241,7 +241,7 @@ class Resources:
         """
         found = await self.get(scope, kind, identifier)
         chosen = referrers or (Referrers.DELETE if kind == "Namespace" else Referrers.REFUSE)
-        doomed = self._dependents(found) if chosen is Referrers.DELETE else [found]
+        doomed = self._index.dependents(found) if chosen is Referrers.DELETE else [found]
         if chosen is Referrers.REFUSE:
             blockers = [item for item in self._index.referrers(found, ordered=True) if not item.deleting]
             if blockers:
@@ -361,17 +361,6 @@ class Resources:
             spec = translate(referrer.spec, found, {(current.kind, current.name): name})
             rewritten.append(referrer.with_spec(spec))
         return rewritten
-
-    def _dependents(self, root: Resource) -> list[Resource]:
-        """Return the resource and everything that refers to it, directly or not."""
-        found = {root.key: root}
-        waiting = [root]
-        while waiting:
-            for referrer in self._index.referrers(waiting.pop(), ordered=True):
-                if referrer.key not in found:
-                    found[referrer.key] = referrer
-                    waiting.append(referrer)
-        return list(found.values())
 
 
 def _merge(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:

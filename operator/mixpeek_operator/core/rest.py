@@ -8,7 +8,7 @@ from typing import Any
 
 from mixpeek_operator.core.catalog import Catalog, VectorIndex
 from mixpeek_operator.core.directory import CollectionInfo
-from mixpeek_operator.core.resource import Resource
+from mixpeek_operator.core.resource import UPDATED_ANNOTATION, Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def times(resource: Resource) -> dict[str, Any]:
     """Return `created_at` and `updated_at` as the API shows them."""
     created = resource.metadata.creation_timestamp
     stamp = None if created is None else created.isoformat().replace("+00:00", "Z")
-    changed = resource.metadata.annotations.get("mixpeek.com/updated-at")
+    changed = resource.metadata.annotations.get(UPDATED_ANNOTATION)
     return {"created_at": stamp, "updated_at": changed or stamp}
 
 

@@ -17,8 +17,7 @@ from mixpeek_operator.core import conditions, ids
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.conditions import READY, STALLED, Reason
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, MixpeekError, NotFoundError
-from mixpeek_operator.core.resource import API_GROUP, Resource, ResourceKey
-from mixpeek_operator.core.resources import UPDATED_ANNOTATION
+from mixpeek_operator.core.resource import API_GROUP, UPDATED_ANNOTATION, Resource, ResourceKey
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.manifest.journal import SETTLING, UNDOING, WRITING, Image, Intent, Journal, Update
 from mixpeek_operator.manifest.plan import Action, Plan, Step

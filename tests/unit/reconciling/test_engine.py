@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.unit.reconciling.world import BASE, DENSE, SCOPE, URI, World, condition
+from tests.unit.reconciling.world import BASE, DENSE, SCOPE, URI, FixedClock, World, condition
 
 from mixpeek_operator.core.errors import RefusedError
 from mixpeek_operator.core.resource import Metadata, Resource, ResourceKey, metadata_name
 from mixpeek_operator.core.resources import Referrers
+from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ports.resources import Change
 
 
@@ -106,6 +108,26 @@ async def test_a_deletion_waits_for_who_refers_to_it(world: World) -> None:
     waiting = condition(world.index.get(bucket.key), "Ready")
     assert waiting["reason"] == "StillReferredTo"
     assert "Collection/products.article-texts" in waiting["message"]
+
+
+async def test_a_namespace_ends_when_its_time_is_over(world: World) -> None:
+    made = await world.namespace(ttl_seconds=60)
+    kept = await world.namespace(name="kept", ttl_seconds=60, management_policy="NoDelete")
+    await world.resources.create(Scope(SCOPE.organization, made.id, made.name), *BASE[0])
+    await world.settle()
+    outcome = await world.engine.reconcile(made.key)
+    assert outcome.after_s is not None
+    assert 0 < outcome.after_s <= 60
+    changed = await world.resources.update(SCOPE, "Namespace", made.name, {"description": "Changed"})
+    world.engine._clock = FixedClock(datetime.now(UTC) + timedelta(seconds=59))
+    await world.settle()
+    assert world.index.get(changed.key) is not None
+    world.engine._clock = FixedClock(datetime.now(UTC) + timedelta(seconds=61))
+    for key in (made.key, kept.key):
+        await world.engine.reconcile(key)
+    await world.settle()
+    assert [key.name for key in world.index.everything()] == ["kept"]
+    assert made.id not in world.vectors.states
 
 
 @pytest.mark.parametrize(
