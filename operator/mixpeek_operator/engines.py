@@ -42,26 +42,25 @@ _FOR_JOBS = (
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """What runs extractors, and what embeds queries."""
+    """The extractors there are, what runs them, and what embeds queries."""
 
+    extractors: ExtractorRegistry
     runner: Runner
     inference: LocalInference | RayServeInference
 
 
 @contextlib.asynccontextmanager
 async def open_engines(
-    settings: Settings,
-    *,
-    models: ModelRegistry,
-    extractors: ExtractorRegistry,
-    cache: Cache,
-    blobs: BlobStore,
-    endpoints: FindEndpoints = shared_only,
+    settings: Settings, cache: Cache, blobs: BlobStore, endpoints: FindEndpoints = shared_only
 ) -> AsyncIterator[Engines]:
     """Open them until the block ends. `endpoints` knows the clusters that namespaces have of their own.
 
     Raises NotEnabledError without Ray, UnavailableError when the local one does not start.
     """
+    models = ModelRegistry(
+        default=settings.embedding_model, model_path=settings.model_path, model_hub=settings.model_hub
+    )
+    extractors = ExtractorRegistry(models)
     async with contextlib.AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=_HTTP_TIMEOUT_S))
         inference: LocalInference | RayServeInference
@@ -96,7 +95,7 @@ async def open_engines(
             await stack.enter_async_context(connected(settings.ray_address))
             parts = partial(process.runner, process.Models.of(settings))
             runner = RayDataRunner(extractors, parts, workers=process.workers(settings))
-        yield Engines(runner, inference)
+        yield Engines(extractors, runner, inference)
 
 
 def job_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,6 @@ from mixpeek_operator.access.keys import Keys
 from mixpeek_operator.access.organizations import Bootstrap, Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
 from mixpeek_operator.access.users import Users
-from mixpeek_operator.adapters.bm25 import EdgeBm25
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
@@ -29,10 +28,9 @@ from mixpeek_operator.core.queue import Queue
 from mixpeek_operator.core.resources import Resources
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.engines import open_engines
 from mixpeek_operator.extraction.inference import LocalInference
-from mixpeek_operator.extraction.models.registry import ModelRegistry
-from mixpeek_operator.extraction.registry import ExtractorRegistry
-from mixpeek_operator.extraction.runner import InProcessRunner
+from mixpeek_operator.extraction.ray.serve import RayServeInference
 from mixpeek_operator.ingestion.batches import Batches
 from mixpeek_operator.ingestion.blobs import BlobIntake
 from mixpeek_operator.ingestion.derived import DerivedDocuments
@@ -68,7 +66,7 @@ class System:
     services: Services
     bootstrap: Bootstrap
     local_blobs: LocalBlobs | None
-    inference: LocalInference
+    inference: LocalInference | RayServeInference
 
 
 @contextlib.asynccontextmanager
@@ -78,20 +76,13 @@ async def system(settings: Settings) -> AsyncIterator[System]:
     Raises ConflictError when another process has the data directory.
     """
     clock = SystemClock()
-    async with open_stores(settings, clock) as stores:
+    async with (
+        open_stores(settings, clock) as stores,
+        open_engines(settings, stores.cache, stores.blobs) as engines,
+    ):
         metadata, store, vectors = stores.metadata, stores.resources, stores.vectors
         cache, blobs = stores.cache, stores.blobs
-        models = ModelRegistry(
-            default=settings.embedding_model, model_path=settings.model_path, model_hub=settings.model_hub
-        )
-        extractors = ExtractorRegistry(models)
-        inference = LocalInference(
-            models,
-            EdgeBm25(),
-            cache,
-            threads=settings.embedding_threads,
-            batch_size=settings.embedding_batch_size,
-        )
+        extractors, inference = engines.extractors, engines.inference
         stages = StageRegistry()
         catalog = Registries(extractors, stages)
         kinds = every_kind()
@@ -137,7 +128,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             vectors,
             blobs,
             directory,
-            InProcessRunner(extractors, inference),
+            engines.runner,
             signatures,
             clock,
             concurrency=settings.workers,
@@ -204,7 +195,6 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             await running.finish()
             await queue.stop()
             await retrieval.close()
-            await inference.close()
 
 
 class DocumentCounts:

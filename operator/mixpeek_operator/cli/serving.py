@@ -37,14 +37,19 @@ _GRACE_S = 5
 
 
 def run(
-    *, data: Path | None = None, host: str | None = None, port: int | None = None, watch: Sequence[Path] = ()
+    *,
+    data: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    engine: str | None = None,
+    watch: Sequence[Path] = (),
 ) -> None:
     """Serve until a signal; with `watch`, apply those files now and whenever they change.
 
     Raises BadRequestError for a wrong setting, ConflictError when the data directory is in use and
     UnavailableError when the port is.
     """
-    settings = settings_of(data=data, host=host, port=port)
+    settings = settings_of(data=data, host=host, port=port, engine=engine)
     logging.configure(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(_serve(settings, watch))

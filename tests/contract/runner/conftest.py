@@ -92,7 +92,9 @@ async def ray_job(request: pytest.FixtureRequest, served: str) -> AsyncIterator[
 
 
 RUNNERS: dict[str, Opens] = {"in-process": in_process, "ray-data": ray_data, "ray-job": ray_job}
-PARAMETERS = [pytest.param(name, marks=pytest.mark.slow if name.startswith("ray") else ()) for name in RUNNERS]
+ON_RAY = (pytest.mark.slow, pytest.mark.filterwarnings("ignore"))
+"""Ray warns of itself, from many places."""
+PARAMETERS = [pytest.param(name, marks=ON_RAY if name.startswith("ray") else ()) for name in RUNNERS]
 
 
 @pytest.fixture(params=PARAMETERS)

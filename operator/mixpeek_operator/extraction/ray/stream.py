@@ -109,7 +109,7 @@ class DataStream:
                 return
             while self._waiting:
                 self._put(self._waiting.popleft())
-        context = DataContext.get_current().copy()
+        context = DataContext()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = True
         # Every piece is a block of its own and goes on at once, instead of waiting for a block to fill.
