@@ -31,7 +31,6 @@ from mixpeek_operator.core.errors import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_TIMEOUT_S = 20
 _FILE_TIMEOUT_S = 600
 _ATTEMPTS = 3
 _CONNECTIONS = httpx.Limits(max_connections=64, max_keepalive_connections=32)
@@ -47,7 +46,7 @@ class Server:
         self._files = files
 
     @classmethod
-    def connect(cls, url: str, api_key: str | None, *, prefer_grpc: bool = False) -> Server:
+    def connect(cls, url: str, api_key: str | None, *, prefer_grpc: bool = False, timeout_s: int) -> Server:
         """Return a connection; nothing is sent yet. SpecError for a URL that is none."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -60,7 +59,7 @@ class Server:
                 port=parts.port or (443 if parts.scheme == "https" else 6333),
                 api_key=api_key,
                 prefer_grpc=prefer_grpc,
-                timeout=_TIMEOUT_S,
+                timeout=timeout_s,
                 check_compatibility=False,
                 limits=_CONNECTIONS,
             )

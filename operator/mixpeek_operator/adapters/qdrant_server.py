@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
 from qdrant_client import AsyncQdrantClient, models
 
 from mixpeek_operator.adapters import _qdrant_filters, _qdrant_snapshots
@@ -58,7 +57,6 @@ _FACTS_S = 30.0
 """How long vectors and indexes of a collection are remembered; what is not known is looked up before it is refused."""
 _REBUILD_S = 30.0
 """How long a write waits for a rebuild."""
-_log = structlog.get_logger(__name__)
 
 
 class QdrantServerVectors:
@@ -70,9 +68,11 @@ class QdrantServerVectors:
         self._facts: dict[str, Facts] = {}
 
     @classmethod
-    def connect(cls, url: str, api_key: str | None = None, *, prefer_grpc: bool = False) -> QdrantServerVectors:
+    def connect(
+        cls, url: str, api_key: str | None = None, *, prefer_grpc: bool = False, timeout_s: int = 20
+    ) -> QdrantServerVectors:
         """Return the store at `url`; nothing is sent before the first call. SpecError for a URL that is none."""
-        return cls(Server.connect(url, api_key, prefer_grpc=prefer_grpc))
+        return cls(Server.connect(url, api_key, prefer_grpc=prefer_grpc, timeout_s=timeout_s))
 
     async def describe(self, collection: str) -> CollectionState | None:
         facts = await self._collections.read(collection)
