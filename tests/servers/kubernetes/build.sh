@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds a Kubernetes control plane from the Go module proxy, at the versions that go/*/go.mod pin.
-# Usage: build.sh [etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubectl]...
+# Usage: build.sh [etcd|kube-…|kubectl|kubelet|helm|ray-operator|coredns|pause]...
 # Prints the folder that holds the programs. Nothing is built twice: a stamp beside each says from what it was built.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,10 +19,13 @@ flock 9
 for program in "${programs[@]}"; do
   case $program in
     etcd) module=etcd package=go.etcd.io/etcd/server/v3 ;;
-    kube-*|kubectl) module=kube package=k8s.io/kubernetes/cmd/$program ;;
+    kube-*|kubectl|kubelet) module=kube package=k8s.io/kubernetes/cmd/$program ;;
+    helm) module=helm package=helm.sh/helm/v3/cmd/helm ;;
+    ray-operator) module=kuberay package=github.com/ray-project/kuberay/ray-operator ;;
+    coredns|pause) module=$program package=. ;;
     *) echo "unknown program $program" >&2; exit 2 ;;
   esac
-  want=$(cat "$here/go/$module/go.mod" "$here/go/$module/go.sum" | sha256sum | cut -d' ' -f1)
+  want=$(cat "$here/go/$module"/* | sha256sum | cut -d' ' -f1)
   [ -x "$bin/$program" ] && [ "$(cat "$bin/.$program.stamp" 2>/dev/null)" = "$want" ] && continue
   command -v go >/dev/null || { echo "needs Go 1.26 or newer to build $program" >&2; exit 3; }
   flags="-s -w"

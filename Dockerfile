@@ -1,0 +1,52 @@
+# Two images from one file, each small for what it does, neither with a shell script or a privilege of its own:
+#   docker build --target operator -t mixpeek-operator:0.1.0 .    the operator, and a server without models
+#   docker build --target engine   -t mixpeek-engine:0.1.0 .      the server with models, and Ray's pods
+# Every Python package is pinned with its hash in requirements/; ARG BASE takes a digest to pin the system as well.
+ARG BASE=debian:bookworm-slim
+
+FROM ${BASE} AS base
+ENV LANG=C.UTF-8 \
+    PATH=/opt/mixpeek/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+
+FROM base AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
+WORKDIR /src
+COPY requirements/ requirements/
+RUN python3 -m venv /opt/mixpeek \
+    && pip install --require-hashes -r requirements/cluster.txt \
+    && python3 -m venv /opt/wheel \
+    && /opt/wheel/bin/pip install --require-hashes -r requirements/build.txt
+COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
+COPY operator/ operator/
+RUN /opt/wheel/bin/pip wheel --no-deps --no-build-isolation -w /wheels . \
+    && pip install --no-deps /wheels/*.whl \
+    && python -m compileall -q /opt/mixpeek/lib
+
+FROM build AS engine-build
+RUN pip install --require-hashes -r requirements/engine.txt \
+    && python -m compileall -q /opt/mixpeek/lib
+
+FROM base AS operator
+COPY --from=build /opt/mixpeek /opt/mixpeek
+USER 65532:65532
+WORKDIR /data
+ENTRYPOINT ["mixpeekctl"]
+CMD ["operator"]
+
+FROM base AS engine
+# KubeRay's probes call wget, its commands bash.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends procps wget \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+ENV RAY_USAGE_STATS_ENABLED=0 HOME=/tmp
+COPY --from=engine-build /opt/mixpeek /opt/mixpeek
+USER 65532:65532
+WORKDIR /data
+ENTRYPOINT []
+CMD ["mixpeekctl", "serve", "--host", "0.0.0.0"]

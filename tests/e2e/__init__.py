@@ -1,0 +1,1 @@
+"""A real one-node cluster with our own images: `make e2e`."""

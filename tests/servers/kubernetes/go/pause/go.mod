@@ -1,0 +1,3 @@
+module mixpeek.com/tests/kubernetes/pause
+
+go 1.26.0
