@@ -59,6 +59,14 @@ def models(served: str) -> Models:
     return Models(default=served, path=None, hub=False, threads=1, batch_size=32)
 
 
+def job_environment(blobs: Path, served: str) -> dict[str, str]:
+    return {
+        "MIXPEEK_BLOBS_URL": blobs.as_uri(),
+        "MIXPEEK_EMBEDDING_MODEL": served,
+        "MIXPEEK_EMBEDDING_THREADS": "1",
+    }
+
+
 @contextlib.asynccontextmanager
 async def in_process(request: pytest.FixtureRequest, served: str) -> AsyncIterator[Runner]:
     embedding = inference(models(served))
@@ -80,11 +88,7 @@ async def ray_job(request: pytest.FixtureRequest, served: str) -> AsyncIterator[
     cluster: RayCluster = request.getfixturevalue("cluster")
     root: Path = request.getfixturevalue("tmp_path") / "blobs"
     blobs = LocalBlobs(root, b"", "", SystemClock())
-    environment = {
-        "MIXPEEK_BLOBS_URL": root.as_uri(),
-        "MIXPEEK_EMBEDDING_MODEL": served,
-        "MIXPEEK_EMBEDDING_THREADS": "1",
-    }
+    environment = job_environment(root, served)
     async with httpx.AsyncClient(timeout=30) as http:
         shared = Endpoints(cluster.dashboard_url, token=cluster.token)
         yield RayJobRunner(registry(), blobs, http, shared, environment=environment, ahead=1)
