@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -50,7 +51,9 @@ def run(
     UnavailableError when the port is.
     """
     settings = settings_of(data=data, host=host, port=port, engine=engine)
-    logging.configure(settings.log_level, settings.log_format)
+    # Who watches files reads what became of them; a line per request between would hide it. Asked for, it comes.
+    quiet = bool(watch) and sys.stdout.isatty() and "log_level" not in settings.model_fields_set
+    logging.configure("warning" if quiet else settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(_serve(settings, watch))
         if any(thread.daemon for thread in threading.enumerate()):
@@ -99,6 +102,8 @@ async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
                     lifespan="off",
                 )
             )
+            # What is loaded now stays: walking over it again would stop every request for a moment.
+            gc.freeze()
             async with asyncio.TaskGroup() as tasks:
                 serving = tasks.create_task(server.serve(sockets=[listening]))
                 beside = []
@@ -108,6 +113,7 @@ async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
                     beside.append(tasks.create_task(_follow(running, watch)))
                 stopping = asyncio.create_task(stop.wait())
                 await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+                output.say("stopping: requests under way end, the rest is on disk")
                 server.should_exit = True
                 for task in (stopping, *beside):
                     task.cancel()
@@ -126,6 +132,7 @@ async def _preload(running: System, server: _Server) -> None:
     await server.ready.wait()
     try:
         await running.inference.warm()
+        gc.freeze()
     except ModelUnavailableError as error:
         # Everything but embedding works without it; health and whoever embeds say the same.
         _log.warning("the embedding model was not loaded", error=str(error))

@@ -22,6 +22,7 @@ from mixpeek_operator.ingestion.lineage import RESERVED, render, user_fields
 from mixpeek_operator.ingestion.paths import MISSING, assign, resolve
 from mixpeek_operator.ingestion.records import namespace_of, timestamp
 from mixpeek_operator.ingestion.signatures import Signatures
+from mixpeek_operator.ingestion.statistics import FieldStatistics
 from mixpeek_operator.ports.vectors import Point, VectorStore, not_provisioned
 
 _WRITE = 500
@@ -254,6 +255,15 @@ class Documents:
                 yield point.payload
 
         return await aggregation.run(wanted, rows())
+
+    async def statistics(self, scope: Scope, collection: str) -> dict[str, Any]:
+        """Return how many documents there are, and the types and most common values of each field."""
+        info = await self._info(scope, collection)
+        documents, fields = 0, FieldStatistics()
+        async for point in stream(self._vectors, select(self._vectors, info, None)):
+            documents += 1
+            fields.add(user_fields(point.payload))
+        return {"document_count": documents, "fields": fields.answer()}
 
     async def features(self, scope: Scope, collection: str) -> dict[str, Any]:
         """Return the features of a collection, as `GET /v1/collections/{id}/features` lists them."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.clock import Clock
@@ -16,7 +16,7 @@ from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.manifest import export, results
-from mixpeek_operator.manifest.acceptance import Acceptance, Counts
+from mixpeek_operator.manifest.acceptance import Acceptance
 from mixpeek_operator.manifest.apply import Applied, Applier
 from mixpeek_operator.manifest.generate import Generator
 from mixpeek_operator.manifest.lint import ERROR, Advice, View, lint, response
@@ -44,6 +44,14 @@ _THREAD_BYTES = 64 * 1024
 """Longer manifests are worked on in a thread, so that other requests are answered meanwhile."""
 
 
+class Held(Protocol):
+    """What collections hold; ingestion.documents.Documents is one."""
+
+    async def statistics(self, scope: Scope, collection: str) -> dict[str, Any]:
+        """Return `document_count`, and `fields` with their types and most common values."""
+        ...
+
+
 @dataclass(slots=True)
 class _Checked:
     manifest: Manifest
@@ -54,7 +62,7 @@ class _Checked:
 
 
 class ManifestService:
-    """Everything behind `/v1/manifest`. `seeds`, `acceptance` and `counts` need a data plane and may be absent.
+    """Everything behind `/v1/manifest`. `seeds`, `acceptance` and `documents` need a data plane and may be absent.
 
     `wants` holds each kind's own check of a declaration together with what it refers to.
     """
@@ -72,7 +80,7 @@ class ManifestService:
         wants: Mapping[str, Want] | None = None,
         seeds: Seeds | None = None,
         acceptance: Acceptance | None = None,
-        counts: Counts | None = None,
+        documents: Held | None = None,
         tasks: ApplyTasks | None = None,
         max_bytes: int = MAX_BYTES,
         wait_s: float = _DEFAULT_WAIT_S,
@@ -87,7 +95,7 @@ class ManifestService:
         self._wants = wants
         self._seeds = seeds
         self._acceptance = acceptance
-        self._counts = counts
+        self._documents = documents
         self._tasks = tasks
         self._max_bytes = max_bytes
         self._wait_s = wait_s
@@ -345,10 +353,9 @@ class ManifestService:
             if item.kind == "Namespace" and (item.name in namespaces or item.id in namespaces)
         }
         for item in resources:
-            if item.kind == "Collection" and item.namespace in chosen and self._counts is not None:
+            if item.kind == "Collection" and item.namespace in chosen and self._documents is not None:
                 scope = Scope(organization, chosen[item.namespace], item.namespace)
-                documents = await self._counts.count_documents(scope, item.name)
-                counts.setdefault(item.namespace, {})[item.name] = {"document_count": documents}
+                counts.setdefault(item.namespace, {})[item.name] = await self._documents.statistics(scope, item.name)
         return {"collections": counts}
 
 

@@ -14,6 +14,7 @@ from mixpeek_operator.core.errors import ConflictError, SpecError
 from mixpeek_operator.ingestion.content import Content, Link, Value, kind_of, read
 from mixpeek_operator.ingestion.paths import MISSING, assign, lookup, resolve
 from mixpeek_operator.ingestion.schema import validate
+from mixpeek_operator.ingestion.statistics import FieldStatistics
 from mixpeek_operator.ingestion.tiers import plan
 
 GOOD = {
@@ -179,3 +180,17 @@ def test_blob_data_is_refused(data: Any) -> None:
 def test_kinds_of_files() -> None:
     assert kind_of("video/mp4") == "video" and kind_of("application/pdf; x=1") == "pdf"
     assert kind_of("application/octet-stream", "a.png") == "image" and kind_of("text/csv") == "text"
+
+
+def test_statistics_of_fields() -> None:
+    seen = FieldStatistics()
+    for number in range(4):
+        seen.add({"color": "red" if number else "blue", "tags": ["a", "b"], "on": True, "n": number, "none": None})
+    seen.add({"color": 1, "text": "x" * 500})
+    answer = seen.answer()
+    assert list(answer) == ["color", "n", "on", "tags", "text"]
+    assert answer["color"] == {"types": ["integer", "string"], "common_values": [{"value": "red", "count": 3}]}
+    assert answer["tags"]["common_values"] == [{"value": "a", "count": 4}, {"value": "b", "count": 4}]
+    assert answer["on"]["common_values"] == [{"value": True, "count": 4}]
+    assert answer["n"] == {"types": ["integer"], "common_values": []}
+    assert answer["text"] == {"types": ["string"], "common_values": []}

@@ -69,7 +69,7 @@ class _Plane:
 
 def _service(world, plane):
     seeds = Seeds(objects=plane, batches=plane, records=world.metadata, clock=SystemClock())
-    return world.service(seeds=seeds, acceptance=Acceptance(queries=plane, counts=plane), counts=plane)
+    return world.service(seeds=seeds, acceptance=Acceptance(queries=plane, counts=plane))
 
 
 async def test_seeds_are_ingested_once_and_acceptance_is_judged(world, manifest):

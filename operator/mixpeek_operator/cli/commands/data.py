@@ -135,7 +135,9 @@ def follow(read: Any, *, timeout_s: float, quiet: bool) -> dict[str, Any]:
         while True:
             state: dict[str, Any] = read()
             done, total = progress_of(state)
-            progress.update(bar, description=str(state["status"]).lower(), completed=done, total=total)
+            progress.update(
+                bar, description=str(state["status"]).lower().replace("_", " "), completed=done, total=total
+            )
             if state["status"] in TERMINAL or time.monotonic() > deadline:
                 return state
             time.sleep(delay)
