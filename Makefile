@@ -34,7 +34,8 @@ generate: $(VENV)/.dev ## write crds/ and docs/reference/ from the models
 	@$(BIN)/python -m mixpeek_operator.generate
 
 lock: $(VENV)/.uv ## pin the newest versions that fit pyproject.toml
-	@for set in "base" "models --extra models" "dev --extra models --group dev"; do \
+	@for set in "base" "models --extra models" "cluster --extra cluster" "engine --extra ray --extra cluster" \
+	    "dev --extra ray --extra cluster --group dev"; do \
 	  name=$${set%% *}; extras=$${set#$$name}; \
 	  $(BIN)/uv pip compile -q pyproject.toml $$extras --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-emit-index-url --upgrade -o requirements/$$name.txt; done
