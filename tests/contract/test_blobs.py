@@ -1,18 +1,32 @@
-"""What every BlobStore does; an adapter joins with one line in `STORES`."""
+"""What every BlobStore does; an adapter joins in the fixture `store`."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from tests.servers import stores
+from tests.servers.process import Program
 
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
-from mixpeek_operator.core.errors import BadRequestError, MixpeekError, NotFoundError, UnauthorizedError
+from mixpeek_operator.adapters.object_blobs import ObjectBlobs
+from mixpeek_operator.core.errors import (
+    BadRequestError,
+    MixpeekError,
+    NotFoundError,
+    RefusedError,
+    SpecError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from mixpeek_operator.ports.blobs import BlobStore
 
 
@@ -33,7 +47,6 @@ def local(path: Path, clock: HandClock) -> LocalBlobs:
     return LocalBlobs(path / "blobs", b"k" * 32, "http://localhost:1/", clock)
 
 
-STORES: dict[str, Callable[[Path, HandClock], BlobStore]] = {"local": local}
 KEY = "ns_a/bkt_1/obj_1/my file (ü).txt"
 
 
@@ -42,10 +55,27 @@ def clock() -> HandClock:
     return HandClock()
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(scope="session")
+def s3_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """URL of a bucket and its endpoint; S3_ENDPOINT_URL, S3_BUCKET and AWS_* name one of the user's own."""
+    bucket = os.environ.get("S3_BUCKET", "test")
+    if given := os.environ.get("S3_ENDPOINT_URL"):
+        yield f"s3://{bucket}", given
+        return
+    with stores.s3proxy(tmp_path_factory.mktemp("s3proxy")) as server, stores.s3_credentials():
+        yield "s3://test", f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture(params=["local", "s3"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> AsyncIterator[BlobStore]:
-    made = STORES[request.param](tmp_path, clock)
+    if request.param == "local":
+        yield local(tmp_path, clock)
+        return
+    url, endpoint = request.getfixturevalue("s3_bucket")
+    made = ObjectBlobs(f"{url}/{uuid.uuid4().hex}", endpoint_url=endpoint)
     yield made
+    for prefix in ("ns_a", "ns_ab"):
+        await made.delete_prefix(prefix)
     await made.close()
 
 
@@ -210,3 +240,119 @@ async def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path, cl
     (tmp_path / "blobs").write_bytes(b"a file")
     with pytest.raises(MixpeekError):
         await blobs.health()
+
+
+# Links of object storage, which the store itself serves.
+
+
+@pytest.fixture
+async def objects(s3_bucket: tuple[str, str]) -> AsyncIterator[ObjectBlobs]:
+    url, endpoint = s3_bucket
+    made = ObjectBlobs(f"{url}/{uuid.uuid4().hex}", endpoint_url=endpoint)
+    yield made
+    await made.delete_prefix("ns_a")
+
+
+async def test_what_is_put_to_a_signed_link_is_known_with_its_hash(objects: ObjectBlobs) -> None:
+    data = os.urandom(300_000)
+    url = await objects.upload_url(KEY, content_type="image/png", expires_s=60)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.put(url, content=data, headers={"Content-Type": "image/png"})).status_code == 200
+        for _ in range(2):
+            info = await objects.head(KEY)
+            assert info is not None
+            assert (info.size, info.sha256, info.content_type) == (
+                len(data),
+                hashlib.sha256(data).hexdigest(),
+                "image/png",
+            )
+        assert (await client.put(url, content=b"other", headers={"Content-Type": "text/plain"})).status_code == 200
+        info = await objects.head(KEY)
+        assert info is not None
+        assert (info.sha256, info.content_type) == (hashlib.sha256(b"other").hexdigest(), "text/plain")
+        answer = await client.get(await objects.download_url(KEY, expires_s=60))
+        assert (answer.content, answer.headers["content-type"]) == (b"other", "text/plain")
+
+
+async def test_a_signed_link_of_the_store_allows_one_method_on_one_key(objects: ObjectBlobs) -> None:
+    await objects.put("ns_a/x", b"x")
+    link = await objects.download_url("ns_a/x", expires_s=60)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(link)).content == b"x"
+        assert (await client.put(link, content=b"y")).status_code == 403
+        assert (await client.get(link.replace("/ns_a/x", "/ns_a/y"))).status_code == 403
+        assert (await client.get(link.partition("?")[0])).status_code == 403
+    with pytest.raises(BadRequestError, match="seconds at most"):
+        await objects.download_url("ns_a/x", expires_s=8 * 24 * 3600)
+
+
+async def test_an_upload_that_is_given_up_leaves_nothing(objects: ObjectBlobs) -> None:
+    started = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        started.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(objects.put(KEY, endless()))
+    await started.wait()
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    assert await objects.head(KEY) is None
+
+
+async def test_object_storage_that_is_away_comes_back_with_what_it_acknowledged(tmp_path: Path) -> None:
+    with stores.s3proxy(tmp_path) as server, stores.s3_credentials():
+        objects = ObjectBlobs("s3://test/prefix", endpoint_url=f"http://127.0.0.1:{server.port}")
+        written: list[str] = []
+        some = asyncio.Event()
+
+        async def write() -> None:
+            for n in range(1000):
+                await objects.put(f"ns_a/{n}", str(n).encode())
+                written.append(f"ns_a/{n}")
+                if n == 5:
+                    some.set()
+
+        task = asyncio.create_task(write())
+        await some.wait()
+        server.kill()
+        with pytest.raises(UnavailableError):
+            await task
+        for attempt in (objects.health(), objects.get("ns_a/0"), objects.head("ns_a/0"), objects.delete_prefix("ns_a")):
+            with pytest.raises(UnavailableError, match="s3://test/prefix at 127"):
+                await attempt
+        server.start()
+        await returned(objects, server)
+        assert [await objects.get(key) for key in written] == [key.rpartition("/")[2].encode() for key in written]
+
+
+async def returned(objects: ObjectBlobs, server: Program) -> None:
+    for _ in range(100):
+        try:
+            await objects.health()
+        except UnavailableError:
+            await asyncio.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"port {server.port} does not serve")
+
+
+async def test_wrong_credentials_and_a_missing_bucket_are_the_administrators(
+    s3_bucket: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, endpoint = s3_bucket
+    with pytest.raises(RefusedError, match="does not exist"):
+        await ObjectBlobs(f"s3://absent-{uuid.uuid4().hex}", endpoint_url=endpoint).health()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    with pytest.raises(RefusedError, match="credentials") as caught:
+        await ObjectBlobs(s3_bucket[0], endpoint_url=endpoint).health()
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "file:///tmp", "s3://", "bucket", "http://host/bucket", "s3://key:secret@bucket"])
+def test_a_url_that_names_no_object_storage(url: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        ObjectBlobs(url)
+    assert "secret" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ s3proxy.authorization=aws-v2-or-v4
 s3proxy.identity={access_key}
 s3proxy.credential={secret_key}
 jclouds.provider=filesystem-nio2
+jclouds.identity=unused
+jclouds.credential=unused
 jclouds.filesystem.basedir={folder}
 """
 
@@ -53,3 +56,19 @@ def s3proxy(folder: Path) -> Iterator[Program]:
 
     with running(command, folder / "log") as server:
         yield server
+
+
+@contextlib.contextmanager
+def s3_credentials() -> Iterator[None]:
+    """Put the credentials of `s3proxy` where every client of S3 looks."""
+    ours = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -23,14 +23,12 @@ from obstore.exceptions import BaseError
 from obstore.exceptions import NotFoundError as MissingError
 from obstore.store import LocalStore
 
+from mixpeek_operator.adapters._blob_keys import CHUNK, FACTS, check
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.errors import BadRequestError, NotFoundError, UnauthorizedError, UnavailableError
+from mixpeek_operator.core.errors import NotFoundError, UnauthorizedError, UnavailableError
 from mixpeek_operator.ports.blobs import BlobInfo
 
-_CHUNK = 1024 * 1024
 _PARTIAL = ".partial/"
-_FACTS = ".facts/"
-"""Prefix of the small records (sha256, content type) that a file system has no place for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class LocalBlobs:
         """Set again once the port is known."""
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes], *, content_type: str | None = None) -> BlobInfo:
-        _check(key)
+        check(key)
         digest = hashlib.sha256()
         size = 0
         # Written under another name first: a reader never sees half a file.
@@ -92,23 +90,23 @@ class LocalBlobs:
         return info
 
     async def get(self, key: str) -> bytes:
-        _check(key)
+        check(key)
         try:
             return await asyncio.to_thread(self._read, key)
         except (BaseError, FileNotFoundError) as error:
             raise _translated(error, key) from error
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
-        _check(key)
+        check(key)
         try:
-            chunks = iter((await asyncio.to_thread(obstore.get, self._store, key)).stream(min_chunk_size=_CHUNK))
+            chunks = iter((await asyncio.to_thread(obstore.get, self._store, key)).stream(min_chunk_size=CHUNK))
             while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
                 yield bytes(chunk)
         except (BaseError, FileNotFoundError) as error:
             raise _translated(error, key) from error
 
     async def head(self, key: str) -> BlobInfo | None:
-        _check(key)
+        check(key)
         try:
             meta = await asyncio.to_thread(obstore.head, self._store, key)
         except (MissingError, FileNotFoundError):
@@ -116,7 +114,7 @@ class LocalBlobs:
         except BaseError as error:
             raise _translated(error, key) from error
         try:
-            facts = orjson.loads(await asyncio.to_thread(self._read, f"{_FACTS}{key}"))
+            facts = orjson.loads(await asyncio.to_thread(self._read, f"{FACTS}{key}"))
         except (MissingError, FileNotFoundError, orjson.JSONDecodeError):
             facts = {}
         if facts.get("e_tag") != meta["e_tag"]:
@@ -125,12 +123,12 @@ class LocalBlobs:
         return BlobInfo(key, int(meta["size"]), facts["sha256"], facts.get("content_type"))
 
     async def delete(self, key: str) -> None:
-        _check(key)
+        check(key)
         await self._forget(key)
-        await self._forget(f"{_FACTS}{key}")
+        await self._forget(f"{FACTS}{key}")
 
     async def delete_prefix(self, prefix: str) -> int:
-        _check(prefix)
+        check(prefix)
         try:
             listed = await asyncio.to_thread(self._list, prefix.rstrip("/"))
         except BaseError as error:
@@ -185,12 +183,12 @@ class LocalBlobs:
         obstore.rename(self._store, partial, info.key)
         tag = obstore.head(self._store, info.key)["e_tag"]
         facts = orjson.dumps({"e_tag": tag, "sha256": info.sha256, "content_type": info.content_type})
-        obstore.put(self._store, f"{_FACTS}{info.key}", facts)
+        obstore.put(self._store, f"{FACTS}{info.key}", facts)
 
     def _examine(self, key: str, content_type: str | None) -> BlobInfo:
         digest = hashlib.sha256()
         size = 0
-        for chunk in obstore.get(self._store, key).stream(min_chunk_size=_CHUNK):
+        for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
             digest.update(chunk)
             size += len(chunk)
         return BlobInfo(key, size, digest.hexdigest(), content_type)
@@ -202,21 +200,13 @@ class LocalBlobs:
         return [str(item["path"]) for page in obstore.list(self._store, prefix=prefix) for item in page]
 
     def _url(self, method: str, key: str, content_type: str | None, expires_s: int) -> str:
-        _check(key)
+        check(key)
         until = int(self._clock.now().timestamp()) + expires_s
         payload = orjson.dumps([method, key, content_type, until])
         return f"{self.base_url.rstrip('/')}/v1/blobs/{_pack(payload)}.{_pack(self._signature(payload))}"
 
     def _signature(self, payload: bytes) -> bytes:
         return hmac.new(self._signing_key, payload, hashlib.sha256).digest()
-
-
-def _check(key: str) -> None:
-    parts = key.rstrip("/").split("/")
-    # Names that begin with a dot at the top are the store's own.
-    hidden = key.startswith((".", "/")) or "\\" in key or any(ord(letter) < 32 for letter in key)
-    if not key or hidden or any(part in ("", ".", "..") for part in parts):
-        raise BadRequestError(f"the storage key {key!r} is not allowed")
 
 
 def _translated(error: Exception, key: str) -> NotFoundError | UnavailableError:
