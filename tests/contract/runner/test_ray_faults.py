@@ -126,22 +126,26 @@ async def test_a_server_that_died_leaves_a_job_that_the_next_one_goes_on_with(
     await first.aclose()
 
 
-async def test_closing_a_run_stops_its_job(
+async def test_closing_a_run_stops_its_job_and_the_run_can_be_done_again(
     cluster: RayCluster, blobs: LocalBlobs, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     endpoints = Endpoints(cluster.dashboard_url, token=cluster.token)
     environment = job_environment(tmp_path / "blobs", MODEL)
     runner = RayJobRunner(registry(), blobs, http, endpoints, environment=environment)
-    run = runner.run(
-        extractor="text_extractor",
-        version="v1",
-        parameters=PARAMETERS,
-        namespace_id="ns_a",
-        rows=stream([row(0)], [row(1)]),
-        run_id="bat_2",
-    )
-    await anext(run)
-    await run.aclose()  # type: ignore[attr-defined]
+
+    def run() -> Any:
+        return runner.run(
+            extractor="text_extractor",
+            version="v1",
+            parameters=PARAMETERS,
+            namespace_id="ns_a",
+            rows=stream([row(0)], [row(1)]),
+            run_id="bat_2",
+        )
+
+    first = run()
+    await anext(first)
+    await first.aclose()
     for _ in range(300):
         found = await JobApi(http, endpoints).status(submission_id(WORK, "bat_2"))
         if found is not None and found[0] in ENDED:
@@ -149,6 +153,7 @@ async def test_closing_a_run_stops_its_job(
         await asyncio.sleep(0.1)
     assert found is not None
     assert found[0] == "STOPPED"
+    assert [[item.source_id for item in block] async for block in run()] == [["obj_000"], ["obj_001"]]
     assert await blobs.delete_prefix("ns_a/") == 0
 
 

@@ -136,10 +136,13 @@ class JobStream:
         try:
             if not (finished and await self._ends()):
                 await self._api.stop(self._job)
+        except MixpeekError as error:
+            _log.warning("a Ray job could not be stopped", job=self._job, error=str(error))
+        try:
+            # A job that was not told to stop finds its run cleared, and ends.
             await self._mailbox.clear()
         except MixpeekError as error:
-            # The job ends by itself when nobody feeds it, and removes what is left.
-            _log.warning("a Ray job could not be ended in order", job=self._job, error=str(error))
+            _log.warning("files of a Ray job could not be removed", job=self._job, error=str(error))
 
     async def _feed(self) -> None:
         """Find or submit the job, then write pieces as they come, the last one empty."""
