@@ -38,7 +38,7 @@ class Bootstrap:
 
 
 class Organizations:
-    """Organizations by internal id (`int_…`), which every other record and store is keyed by."""
+    """Organizations by internal id (`int_…`, or a Kubernetes namespace), which every other record and store is keyed by."""
 
     def __init__(self, store: MetadataStore, users: Users, keys: Keys, *, clock: Clock | None = None) -> None:
         self._store = store
@@ -46,10 +46,10 @@ class Organizations:
         self._keys = keys
         self._clock = clock or SystemClock()
 
-    async def bootstrap(self, api_key: str | None = None) -> Bootstrap:
+    async def bootstrap(self, api_key: str | None = None, *, id: str | None = None) -> Bootstrap:
         """Make the first organization, its administrator and an all-powerful key, once, all or nothing.
 
-        Later starts find it again. An `api_key` they have never seen replaces the bootstrap key, which is the
+        `id` is its internal id where something outside decides about it: on Kubernetes the name of a namespace. Later starts find it again. An `api_key` they have never seen replaces the bootstrap key, which is the
         way back in when that key was lost; one that was revoked stays revoked. SpecError when the given key
         cannot be sent in a header.
         """
@@ -58,7 +58,7 @@ class Organizations:
         first = await self._store.get(TABLE, ALL, _FIRST)
         if first is None:
             try:
-                return await self._create_first(api_key)
+                return await self._create_first(api_key, id)
             except AlreadyExistsError:
                 # Another process of this installation started at the same time and won.
                 first = await self._store.get(TABLE, ALL, _FIRST)
@@ -85,25 +85,30 @@ class Organizations:
         await self._store.put(TABLE, ALL, organization, changed)
         return changed
 
-    async def create(self, name: str, *, admin_email: str, api_key: str | None = None) -> tuple[dict[str, Any], str]:
-        """Make an organization with its administrator; returns it and the administrator's key, shown once."""
-        organization, _, token, writes = self._draft(name, admin_email, api_key)
+    async def create(
+        self, name: str, *, admin_email: str, api_key: str | None = None, id: str | None = None
+    ) -> tuple[dict[str, Any], str]:
+        """Make an organization with its administrator; returns it and the administrator's key, shown once.
+
+        `id` as for `bootstrap`.
+        """
+        organization, _, token, writes = self._draft(name, admin_email, api_key, id)
         await self._store.transact(writes)
         return organization, token
 
-    async def _create_first(self, api_key: str | None) -> Bootstrap:
-        organization, admin, token, writes = self._draft("default", _ADMIN_EMAIL, api_key)
+    async def _create_first(self, api_key: str | None, id: str | None) -> Bootstrap:
+        organization, admin, token, writes = self._draft("default", _ADMIN_EMAIL, api_key, id)
         internal_id = str(organization["internal_id"])
         marker = {"internal_id": internal_id, "admin": admin["email"]}
         await self._store.transact([Write(TABLE, ALL, _FIRST, marker, 0), *writes])
         return Bootstrap(internal_id, created=True, key=None if api_key else token)
 
     def _draft(
-        self, name: str, admin_email: str, api_key: str | None
+        self, name: str, admin_email: str, api_key: str | None, id: str | None
     ) -> tuple[dict[str, Any], dict[str, Any], str, list[Write]]:
         now = stamp(self._clock.now())
         organization: dict[str, Any] = {
-            "internal_id": ids.random("int"),
+            "internal_id": id or ids.random("int"),
             "organization_id": ids.random("org"),
             "organization_name": name,
             "account_type": "enterprise",

@@ -98,7 +98,7 @@ class StoredSecrets:
 
     async def create(self, organization: str, name: str, value: str) -> None:
         """Store a new secret. AlreadyExistsError when the name is taken, SpecError when it cannot be used."""
-        _check_name(name)
+        check_name(name)
         now = stamp(self._clock.now())
         body = {**self._seal(organization, name, value), "created_at": now, "updated_at": now}
         try:
@@ -144,7 +144,8 @@ def _binding(organization: str, name: str) -> bytes:
     return f"{organization}/{name}".encode()
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise SpecError when a placeholder could not name such a secret."""
     if not _NAME.fullmatch(name):
         message = (
             "a secret's name starts with a letter or _ and holds letters, digits, _, - and . (at most 100), "

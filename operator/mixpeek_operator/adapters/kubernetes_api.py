@@ -17,13 +17,15 @@ import orjson
 
 from mixpeek_operator.adapters.kubernetes_config import Connection
 from mixpeek_operator.adapters.kubernetes_errors import error_of
-from mixpeek_operator.core.errors import RateLimitedError, UnavailableError
+from mixpeek_operator.core.errors import AlreadyExistsError, RateLimitedError, UnavailableError
 
 Object = dict[str, Any]
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 _PAGE = 500
+_CREATED = 201
+_LOOPS_TO_CLOSE = 5
 _THROTTLED = 3
 """Times that a request is sent again which the API server did not take up because it is busy (429)."""
 _LINE_BYTES = 16 * 1024 * 1024
@@ -110,6 +112,9 @@ class KubernetesApi:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            # TLS connections are cut off by callbacks of the loop, which may end right after us.
+            for _ in range(_LOOPS_TO_CLOSE):
+                await asyncio.sleep(0)
 
     async def health(self) -> None:
         """Raise when the API server does not answer that it is ready."""
@@ -184,12 +189,16 @@ class KubernetesApi:
         force: bool = False,
         subresource: str | None = None,
         dry_run: bool = False,
+        create: bool = False,
     ) -> Object:
-        """Server-side apply. Without `force` a field that another manager has raises ConflictError naming both."""
+        """Server-side apply. Without `force` a field that another manager has raises ConflictError naming both.
+
+        With `create` an object that was there before raises AlreadyExistsError; a dry run finds out without harm.
+        """
         metadata = body["metadata"]
         path = api.path(metadata.get("namespace"), metadata["name"], subresource)
         query = _query(manager, dry_run) | {"force": "true" if force else "false"}
-        return await self.request("PATCH", path, body, query=query, content_type=APPLY_PATCH)
+        return await self.request("PATCH", path, body, query=query, content_type=APPLY_PATCH, create=create)
 
     async def delete(
         self,
@@ -251,7 +260,9 @@ class KubernetesApi:
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError) as error:
             raise self._away(error) from error
         finally:
-            # It has no end that one could read up to: the connection goes with it.
+            # It has no end that one could read up to, and a polite good-bye would wait for the server's.
+            if answer.connection is not None and answer.connection.transport is not None:
+                answer.connection.transport.abort()
             answer.close()
 
     # -- requests ----------------------------------------------------------------------------------------------
@@ -264,8 +275,12 @@ class KubernetesApi:
         *,
         query: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        create: bool = False,
     ) -> Object:
-        """Send one request and return the answer's object; sent again when the API server was too busy to take it."""
+        """Send one request and return the answer's object; sent again when the API server was too busy to take it.
+
+        With `create` an answer that nothing new was made raises AlreadyExistsError.
+        """
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
         for attempt in range(_THROTTLED + 1):
             try:
@@ -278,6 +293,8 @@ class KubernetesApi:
                 continue
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise self._away(error) from error
+            if create and answer.status != _CREATED:
+                raise AlreadyExistsError(f"{path.rpartition('/')[2]} exists already")
             return _object(data)
         raise AssertionError("unreachable")
 

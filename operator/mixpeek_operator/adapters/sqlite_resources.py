@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 
 import orjson
 
+from mixpeek_operator.adapters._clash import clash
 from mixpeek_operator.adapters._sqlite import Database
+from mixpeek_operator.adapters._watcher import Watcher
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, NotFoundError
 from mixpeek_operator.core.resource import Event, Metadata, Resource, ResourceKey
@@ -62,7 +64,7 @@ class SqliteResources:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._db = Database(path, (_SCHEMA,))
         self._clock = clock
-        self._watchers: set[_Watcher] = set()
+        self._watchers: set[Watcher] = set()
         # Changes reach the watchers in the order in which they were committed.
         self._order = asyncio.Lock()
         self._commits: set[asyncio.Future[Any]] = set()
@@ -142,7 +144,7 @@ class SqliteResources:
         return await self._commit(work)
 
     async def watch(self, organization: str | None = None) -> AsyncIterator[Change]:
-        watcher = _Watcher(organization)
+        watcher = Watcher(organization)
         async with self._order:
             query = f"SELECT {_COLUMNS} FROM resources ORDER BY organization, kind, name"  # noqa: S608
             existing = await self._db.read(lambda c: [_resource(row) for row in c.execute(query)])
@@ -215,35 +217,6 @@ class SqliteResources:
         for change in changes:
             for watcher in self._watchers:
                 watcher.put(change)
-
-
-class _Watcher:
-    """The changes one subscriber has not read yet: the newest state per resource, so memory stays bounded."""
-
-    def __init__(self, organization: str | None) -> None:
-        self._organization = organization
-        self._pending: dict[ResourceKey, Change] = {}
-        self._some = asyncio.Event()
-
-    def put(self, change: Change) -> None:
-        key = change.resource.key
-        if self._organization not in (None, key.organization):
-            return
-        before = self._pending.pop(key, None)
-        if before is not None and before.type == "ADDED":
-            if change.type == "DELETED":
-                # The subscriber never saw it, but may have seen an earlier one of that name.
-                pass
-            else:
-                change = Change("ADDED", change.resource)
-        self._pending[key] = change
-        self._some.set()
-
-    async def next(self) -> Change:
-        while not self._pending:
-            self._some.clear()
-            await self._some.wait()
-        return self._pending.pop(next(iter(self._pending)))
 
 
 def _create(connection: sqlite3.Connection, resource: Resource, now: datetime) -> Resource:
@@ -361,13 +334,7 @@ def _clash(connection: sqlite3.Connection, resource: Resource) -> AlreadyExistsE
             resource.metadata.name,
         ),
     ).fetchone()
-    where = f" in namespace {resource.namespace!r}" if resource.namespace else ""
-    if row is None or row == (resource.metadata.name, resource.name):
-        return AlreadyExistsError(f"a {resource.kind} named {resource.name!r} exists already{where}")
-    return AlreadyExistsError(
-        f"{resource.kind} {resource.name!r} ({resource.metadata.name!r}) clashes with {row[1]!r} ({row[0]!r}){where}; "
-        "give one of them another name"
-    )
+    return clash(resource, row)
 
 
 def _get(connection: sqlite3.Connection, key: ResourceKey) -> Resource | None:

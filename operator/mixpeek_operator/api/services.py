@@ -15,7 +15,6 @@ from mixpeek_operator.ports.blobs import BlobStore
 if TYPE_CHECKING:
     from mixpeek_operator.access.keys import Keys
     from mixpeek_operator.access.organizations import Organizations
-    from mixpeek_operator.access.secrets import StoredSecrets
     from mixpeek_operator.access.users import Users
     from mixpeek_operator.core.catalog import Catalog
     from mixpeek_operator.core.directory import Directory
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from mixpeek_operator.ingestion.uploads import Uploads
     from mixpeek_operator.manifest.service import ManifestService
     from mixpeek_operator.ports.metadata import MetadataStore
+    from mixpeek_operator.ports.secrets import SecretStore
     from mixpeek_operator.ports.vectors import VectorStore
 
 HealthCheck = Callable[[], Awaitable[None]]
@@ -74,7 +74,7 @@ class Services:
     organizations: Organizations
     users: Users
     keys: Keys
-    secrets: StoredSecrets
+    secrets: SecretStore
     directory: Directory
     catalog: Catalog
     kinds: Mapping[str, Kind] = field(default_factory=dict)

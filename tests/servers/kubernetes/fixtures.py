@@ -26,7 +26,7 @@ _supervisors: list[subprocess.Popen[bytes]] = []
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The control plane of this test run, one for all of its workers; tests keep to namespaces of their own.
 
-    `MIXPEEK_TEST_CONTROL_PLANE` names the folder of one that `supervise` keeps running, for short turns while developing.
+    `MIXPEEK_TEST_CONTROL_PLANE` names the folder of one that `supervise` keeps running: short turns for developers.
     """
     if running := os.environ.get("MIXPEEK_TEST_CONTROL_PLANE"):
         state = read_state(Path(running) / "state.json")
@@ -67,13 +67,13 @@ def kubernetes_namespace(control_plane: ControlPlane) -> Iterator[Callable[[], s
 
     def make() -> str:
         name = f"test-{next(_numbers)}-{uuid.uuid4().hex[:8]}"
-        control_plane.kubectl("create", "namespace", name)
+        control_plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         made.append(name)
         return name
 
     yield make
-    if made:
-        control_plane.kubectl("delete", "namespace", "--wait=false", *made)
+    for name in made:
+        control_plane.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def _supervised(folder: Path) -> dict[str, str]:
