@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -18,13 +19,15 @@ from urllib.parse import urlsplit
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, errors
+from pymongo.asynchronous.pool import AsyncConnection
 from tests.servers import stores
+from tests.servers.process import Program
 
-from mixpeek_operator.adapters import _sqlite
+from mixpeek_operator.adapters import _mongo_commits, _mongo_errors, _sqlite
 from mixpeek_operator.adapters.mongo_metadata import MongoMetadata
 from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
-from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, MixpeekError, UnavailableError
+from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, MixpeekError, SpecError, UnavailableError
 from mixpeek_operator.core.filters import Compare, Filter, Not, Operator, equals, matches, one_of, parse
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 
@@ -402,3 +405,105 @@ def test_every_sqlite_error_is_ours_at_the_edge() -> None:
         assert isinstance(translated, MixpeekError)
         assert "/secret" not in str(translated)
     assert isinstance(_sqlite.translate(sqlite3.OperationalError("database is locked"), Path("x")), UnavailableError)
+
+
+# MongoDB's own.
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Program]:
+    with stores.ferretdb(tmp_path / "ferretdb") as started:
+        yield started
+
+
+async def test_mongo_loses_nothing_acknowledged_to_kill_9_and_comes_back(server: Program) -> None:
+    store = MongoMetadata(f"mongodb://127.0.0.1:{server.port}/")
+    written: list[int] = []
+    some = asyncio.Event()
+
+    async def write() -> None:
+        for n in range(10_000):
+            await store.transact([Write("t", "n", str(n), {"n": n}), Write("u", "n", str(n), {"n": n})])
+            written.append(n)
+            if n == 5:
+                some.set()
+
+    task = asyncio.create_task(write())
+    await some.wait()
+    server.kill()
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
+        await task
+    with pytest.raises(UnavailableError):
+        await store.health()
+    server.start()
+    for n in written:
+        for table in ("t", "u"):
+            found = await store.get(table, "n", str(n))
+            assert found is not None
+            assert found.body == {"n": n}
+    last = str(len(written))
+    halves = [await store.get(table, "n", last) for table in ("t", "u")]
+    assert halves[0] == halves[1]
+    await store.close()
+
+
+async def test_what_a_dead_process_left_half_done_is_finished_or_undone(server: Program) -> None:
+    uri = f"mongodb://127.0.0.1:{server.port}/"
+    outcomes = set()
+    for steps in range(1, 14):
+        dying, other = (MongoMetadata(in_database(uri, f"steps{steps}")) for _ in range(2))
+        await other.put("t", "n", "old", {"x": 1})
+        await other.put("u", "n", "gone", {"x": 1})
+        await dying.count("t", "n")
+        await dying.count("u", "n")
+        left = steps
+        command = AsyncConnection.command
+
+        async def until_dead(self: Any, *given: Any, command: Any = command, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise errors.AutoReconnect("the process died")
+            return await command(self, *given, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(AsyncConnection, "command", until_dead)
+            writes = [Write("t", "n", "old", {"x": 2}), Write("t", "n", "new", {}, 0), Write("u", "n", "gone", None)]
+            with contextlib.suppress(UnavailableError):
+                await dying.transact(writes)
+        await dying.close()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_mongo_commits, "STALE_S", 0.0)
+            await other.put("t", "n", "old2", {})
+            await other.claim("t", states=["none"], owner="o", lease_s=1, now=1)
+            places = (("t", "n", "old"), ("t", "n", "new"), ("u", "n", "gone"))
+            old, new, gone = [await other.get(*place) for place in places]
+        assert old is not None
+        done = old.body == {"x": 2}
+        assert (new is not None, gone is None) == (done, done), steps
+        outcomes.add(done)
+        assert await other.count("t", "n") == 2 + done
+        assert await other.delete_where("t", "n") == 2 + done
+        await other.close()
+    assert outcomes == {True, False}
+
+
+async def test_no_message_of_mongo_holds_the_password() -> None:
+    store = MongoMetadata("mongodb://user:hunter2@127.0.0.1:1/")
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1") as caught:
+        await store.health()
+    assert "hunter2" not in str(caught.value)
+    await store.close()
+    with pytest.raises(SpecError) as wrong:
+        MongoMetadata("mongo://user:hunter2@nowhere")
+    assert "hunter2" not in str(wrong.value)
+
+
+def test_every_mongo_error_is_ours_at_the_edge() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.PyMongoError)]
+    assert len(kinds) > 20
+    for kind in kinds:
+        made = kind.__new__(kind)
+        Exception.__init__(made, "it failed")
+        made.__dict__.update({"_OperationFailure__code": 1, "_OperationFailure__details": {}, "_message": "it failed"})
+        assert isinstance(_mongo_errors.translate(made, "host"), MixpeekError)
