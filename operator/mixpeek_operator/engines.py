@@ -51,7 +51,7 @@ class Engines:
 
 @contextlib.asynccontextmanager
 async def open_engines(
-    settings: Settings, cache: Cache, blobs: BlobStore, endpoints: FindEndpoints = shared_only
+    settings: Settings, cache: Cache, blobs: BlobStore, endpoints: FindEndpoints | None = None
 ) -> AsyncIterator[Engines]:
     """Open them until the block ends. `endpoints` knows the clusters that namespaces have of their own.
 
@@ -65,7 +65,7 @@ async def open_engines(
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=_HTTP_TIMEOUT_S))
         inference: LocalInference | RayServeInference
         if settings.engine == "ray" and settings.ray_serve_url:
-            inference = RayServeInference(http, _shared(settings), endpoints=endpoints)
+            inference = RayServeInference(http, _shared(settings), endpoints=endpoints or shared_only)
         else:
             inference = LocalInference(
                 models,
@@ -78,14 +78,14 @@ async def open_engines(
         runner: Runner
         if settings.engine == "local":
             runner = InProcessRunner(extractors, inference)
-        elif settings.ray_dashboard_url:
+        elif settings.ray_dashboard_url or endpoints is not None:
             runner = RayJobRunner(
                 extractors,
                 blobs,
                 http,
-                _shared(settings),
+                _shared(settings) if settings.ray_dashboard_url else None,
                 environment=job_environment(settings, os.environ),
-                endpoints=endpoints,
+                endpoints=endpoints or shared_only,
             )
         else:
             from mixpeek_operator.extraction.ray import process

@@ -127,8 +127,8 @@ class _Blocks:
                 if attempt == self._bounds.attempts:
                     raise
                 _log.warning("running again what lost its workers", error=str(error))
-            lost, self.stream = self.stream, self._start()
+            await self.stream.close(finished=False)
+            self.stream = self._start()
             for piece in self._open:
                 self.stream.send(piece)
-            await lost.close(finished=False)
         raise AssertionError("the last attempt returns or raises")

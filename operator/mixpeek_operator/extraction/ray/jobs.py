@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 import shlex
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any
 
 import httpx
 import structlog
 
-from mixpeek_operator.core.errors import ConflictError, MixpeekError, UnavailableError
+from mixpeek_operator.core.errors import MixpeekError, UnavailableError
 from mixpeek_operator.core.ids import random
 from mixpeek_operator.extraction.ray import wire
 from mixpeek_operator.extraction.ray.blocks import Bounds, through
@@ -32,10 +32,13 @@ _log = structlog.get_logger(__name__)
 
 PIECE_ROWS = 1024
 PIECE_BYTES = 16 * 1024 * 1024
+_ATTEMPTS = 2
+"""Jobs that may end without one answer in between."""
 _POLL_S = 0.1
 _SLOWEST_POLL_S = 1.0
 _LOOK_AT_JOB_S = 3.0
 """Seconds without an answer after which we ask whether the job still runs."""
+_CLOSE_S = 5.0
 _END_S = 30.0
 """Seconds that a job gets to end by itself once all is answered."""
 
@@ -52,7 +55,7 @@ class RayJobRunner:
         registry: ExtractorRegistry,
         blobs: BlobStore,
         http: httpx.AsyncClient,
-        shared: Endpoints,
+        shared: Endpoints | None,
         *,
         environment: Mapping[str, str],
         endpoints: FindEndpoints = shared_only,
@@ -64,7 +67,7 @@ class RayJobRunner:
         self._shared = shared
         self._environment = dict(environment)
         self._endpoints = endpoints
-        self._bounds = Bounds(ahead, PIECE_ROWS, PIECE_BYTES)
+        self._bounds = Bounds(ahead, PIECE_ROWS, PIECE_BYTES, attempts=_ATTEMPTS)
 
     async def run(
         self,
@@ -80,7 +83,10 @@ class RayJobRunner:
         self._registry.vector_indexes(extractor, version, parameters)
         work = Work(extractor, version, dict(parameters), namespace_id)
         job = submission_id(work, run_id or random("run"))
-        api = JobApi(self._http, self._endpoints(namespace_id) or self._shared)
+        cluster = self._endpoints(namespace_id) or self._shared
+        if cluster is None:
+            raise UnavailableError(f"{namespace_id} has no Ray cluster yet; its batches go on once it is up")
+        api = JobApi(self._http, cluster)
         mailbox = Mailbox(self._blobs, f"{namespace_id}/runs/{job}")
         blocks = through(lambda: JobStream(api, mailbox, job, work, self._environment), rows, self._bounds)
         async with contextlib.aclosing(blocks):
@@ -133,16 +139,31 @@ class JobStream:
             await asyncio.gather(self._sending, return_exceptions=True)
         self._sending.cancel()
         await asyncio.gather(self._sending, return_exceptions=True)
+        if not (finished and await self._within(_END_S, self._ended())):
+            await self._within(_CLOSE_S, self._stop())
+        # A job that could not be stopped finds its run cleared, and ends.
+        await self._within(_CLOSE_S, self._mailbox.clear())
+
+    async def _within(self, seconds: float, call: Coroutine[Any, Any, None]) -> bool:
+        """Whether one thing of an orderly end was done in time; a server that stops must not wait for who is away."""
         try:
-            if not (finished and await self._ends()):
-                await self._api.stop(self._job)
-        except MixpeekError as error:
-            _log.warning("a Ray job could not be stopped", job=self._job, error=str(error))
-        try:
-            # A job that was not told to stop finds its run cleared, and ends.
-            await self._mailbox.clear()
-        except MixpeekError as error:
-            _log.warning("files of a Ray job could not be removed", job=self._job, error=str(error))
+            async with asyncio.timeout(seconds):
+                await call
+        except (MixpeekError, TimeoutError) as error:
+            _log.warning("a Ray job did not end in order", job=self._job, error=str(error) or type(error).__name__)
+            return False
+        return True
+
+    async def _stop(self) -> None:
+        await self._api.stop(self._job)
+        await self._ended()
+
+    async def _ended(self) -> None:
+        while True:
+            found = await self._api.status(self._job)
+            if found is None or found[0] in ENDED:
+                return
+            await asyncio.sleep(_POLL_S)
 
     async def _feed(self) -> None:
         """Find or submit the job, then write pieces as they come, the last one empty."""
@@ -169,7 +190,7 @@ class JobStream:
         """Raise when no answer can be expected any more."""
         control = await self._mailbox.control()
         if control is None or control.epoch != self._epoch:
-            raise ConflictError(f"another server has taken over the Ray job {self._job}")
+            raise UnavailableError(f"the Ray job {self._job} was given up, or another server has taken it over")
         if not self._sending.done() and self._answered == 0 and await self._api.status(self._job) is None:
             return  # not submitted yet
         found = await self._api.status(self._job)
@@ -184,13 +205,3 @@ class JobStream:
             if len(secret) >= 6:
                 told = told.replace(secret, "***")
         return f"the Ray job {self._job} ended as {status}: {told}"
-
-    async def _ends(self) -> bool:
-        """Whether the job ends by itself in time."""
-        deadline = asyncio.get_running_loop().time() + _END_S
-        while asyncio.get_running_loop().time() < deadline:
-            found = await self._api.status(self._job)
-            if found is None or found[0] in ENDED:
-                return True
-            await asyncio.sleep(_POLL_S)
-        return False
