@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.errors import SpecError
+from mixpeek_operator.core.index import ResourceIndex
+from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.ports.blobs import BlobStore
 from mixpeek_operator.ports.cache import Cache
@@ -22,6 +24,8 @@ from mixpeek_operator.ports.resources import ResourceStore
 from mixpeek_operator.ports.vectors import VectorStore
 
 if TYPE_CHECKING:
+    from mixpeek_operator.adapters.kubernetes_resources import KubernetesResources
+    from mixpeek_operator.adapters.kubernetes_secrets import KubernetesSecrets
     from mixpeek_operator.adapters.local_blobs import LocalBlobs
 
 _CACHE_BYTES = 256 * 1024 * 1024
@@ -40,22 +44,55 @@ class Stores:
     """`blobs`, when its signed links lead to our own server."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a Kubernetes API server keeps for us."""
+
+    resources: KubernetesResources
+    """Field manager of REST; follows the cluster into the index it was given."""
+    declared: KubernetesResources
+    """The same store, for what manifests declare."""
+    secrets: KubernetesSecrets
+    organization: str
+    """Kubernetes namespace that is the first organization."""
+
+
+def open_cluster(settings: Settings, schemas: Mapping[str, KindSchema], index: ResourceIndex) -> Cluster | None:
+    """Connect to the cluster of the settings, None when resources are embedded; `resources` closes the connection.
+
+    Raises SpecError when no cluster is configured.
+    """
+    if settings.resources == "embedded":
+        return None
+    with _extra("MIXPEEK_RESOURCES=kubernetes"):
+        from mixpeek_operator.adapters.kubernetes_api import KubernetesApi
+        from mixpeek_operator.adapters.kubernetes_config import connection
+        from mixpeek_operator.adapters.kubernetes_resources import MANIFEST_MANAGER, KubernetesResources
+        from mixpeek_operator.adapters.kubernetes_secrets import KubernetesSecrets
+    api = KubernetesApi(connection(settings.kubeconfig, settings.kube_context), user_agent="mixpeek-api")
+    store = KubernetesResources(api, schemas, index, namespaces=settings.namespaces)
+    first = settings.namespaces[0] if settings.namespaces else api.connection.namespace
+    return Cluster(store, store.managed_by(MANIFEST_MANAGER), KubernetesSecrets(api), first)
+
+
 @contextlib.asynccontextmanager
-async def open_stores(settings: Settings, clock: Clock) -> AsyncIterator[Stores]:
-    """Open every store until the block ends.
+async def open_stores(
+    settings: Settings, clock: Clock, resources: ResourceStore | None = None
+) -> AsyncIterator[Stores]:
+    """Open every store until the block ends; `resources` is one to use instead of the settings', and closed as well.
 
     Raises ConflictError when another process has the data directory, SpecError for settings that do not fit together.
     """
     with lock(settings):
         async with contextlib.AsyncExitStack() as stack:
-            resources = _resources(settings, clock)
+            resources = resources or _resources(settings, clock)
             stack.push_async_callback(resources.close)
             metadata = await _metadata(settings)
             stack.push_async_callback(metadata.close)
             vectors = _vectors(settings)
             stack.push_async_callback(vectors.close)
             local = None if settings.blobs_url else _local_blobs(settings, clock)
-            blobs = local or _object_blobs(settings)
+            blobs = local or object_blobs(settings)
             stack.push_async_callback(blobs.close)
             cache = _cache(settings, clock)
             stack.push_async_callback(cache.close)
@@ -85,7 +122,9 @@ async def _metadata(settings: Settings) -> MetadataStore:
         # We hold the data directory, so whoever held a lease is gone: its work can be taken up at once.
         await store.expire_leases()
         return store
-    raise SpecError("MIXPEEK_MONGO_URI is set, and this version has no MongoDB adapter")
+    with _extra("MIXPEEK_MONGO_URI"):
+        from mixpeek_operator.adapters.mongo_metadata import MongoMetadata
+    return MongoMetadata(settings.mongo_uri.get_secret_value())
 
 
 def _resources(settings: Settings, clock: Clock) -> ResourceStore:
@@ -93,7 +132,7 @@ def _resources(settings: Settings, clock: Clock) -> ResourceStore:
         from mixpeek_operator.adapters.sqlite_resources import SqliteResources
 
         return SqliteResources(settings.data / "resources.db", clock)
-    raise SpecError("MIXPEEK_RESOURCES is kubernetes, and this version has no adapter for it")
+    raise SpecError("custom resources are followed into an index: give open_stores the store of `open_cluster`")
 
 
 def _vectors(settings: Settings) -> VectorStore:
@@ -109,7 +148,9 @@ def _cache(settings: Settings, clock: Clock) -> Cache:
         from mixpeek_operator.adapters.memory_cache import MemoryCache
 
         return MemoryCache(_CACHE_BYTES, clock)
-    raise SpecError("MIXPEEK_REDIS_URL is set, and this version has no Redis adapter")
+    with _extra("MIXPEEK_REDIS_URL"):
+        from mixpeek_operator.adapters.redis_cache import RedisCache
+    return RedisCache(settings.redis_url.get_secret_value())
 
 
 def _local_blobs(settings: Settings, clock: Clock) -> LocalBlobs:
@@ -118,8 +159,22 @@ def _local_blobs(settings: Settings, clock: Clock) -> LocalBlobs:
     return LocalBlobs(settings.data / "blobs", _signing_key(settings.data), base_url(settings, settings.port), clock)
 
 
-def _object_blobs(settings: Settings) -> BlobStore:
-    raise SpecError("MIXPEEK_BLOBS_URL is set, and this version has no adapter for object storage")
+def object_blobs(settings: Settings) -> BlobStore:
+    """Open the object storage of `blobs_url`."""
+    from mixpeek_operator.adapters.object_blobs import ObjectBlobs
+
+    return ObjectBlobs(settings.blobs_url or "", endpoint_url=settings.blobs_endpoint_url)
+
+
+@contextlib.contextmanager
+def _extra(setting: str) -> Iterator[None]:
+    """Say what to install where a setting chooses an adapter whose client is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"{setting} is set and {error.name} is missing: pip install 'mixpeek-operator[cluster]'"
+        ) from error
 
 
 def _signing_key(data: Path) -> bytes:

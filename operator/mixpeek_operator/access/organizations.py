@@ -38,7 +38,7 @@ class Bootstrap:
 
 
 class Organizations:
-    """Organizations by internal id (`int_…`, or a Kubernetes namespace), which every other record and store is keyed by."""
+    """Organizations by internal id (`int_…`, on Kubernetes a namespace), which all other records are keyed by."""
 
     def __init__(self, store: MetadataStore, users: Users, keys: Keys, *, clock: Clock | None = None) -> None:
         self._store = store
@@ -49,7 +49,8 @@ class Organizations:
     async def bootstrap(self, api_key: str | None = None, *, id: str | None = None) -> Bootstrap:
         """Make the first organization, its administrator and an all-powerful key, once, all or nothing.
 
-        `id` is its internal id where something outside decides about it: on Kubernetes the name of a namespace. Later starts find it again. An `api_key` they have never seen replaces the bootstrap key, which is the
+        `id` is its internal id where something outside decides about it: on Kubernetes the name of a namespace.
+        Later starts find it again. An `api_key` they have never seen replaces the bootstrap key, which is the
         way back in when that key was lost; one that was revoked stays revoked. SpecError when the given key
         cannot be sent in a header.
         """

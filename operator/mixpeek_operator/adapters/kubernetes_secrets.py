@@ -26,7 +26,10 @@ class KubernetesSecrets:
         self._name = name
 
     async def value(self, organization: str, name: str) -> str:
-        """Return the value, to be used and not kept. NotFoundError when there is none, RefusedError when it is no text."""
+        """Return the value, to be used and not kept.
+
+        NotFoundError when there is none, RefusedError when it is no text.
+        """
         held = (await self._held(organization) or {}).get("data") or {}
         if name not in held:
             raise self._missing(organization, name)

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     kubeconfig: Path | None = Field(
         default=None, description="How to reach Kubernetes; $KUBECONFIG, the pod or ~/.kube/config when unset."
     )
+    kube_context: str | None = Field(default=None, description="Context of the kubeconfig; its current one when unset.")
     namespace: str = Field(
         default="",
         description="Comma-separated Kubernetes namespaces that the operator works in; every one when unset.",
