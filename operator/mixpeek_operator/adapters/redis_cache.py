@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -21,7 +21,6 @@ from redis.exceptions import RedisError
 
 from mixpeek_operator.core.errors import SpecError, UnavailableError
 
-T = TypeVar("T")
 _CONNECTIONS = 64
 _REST_S = 1.0
 """Seconds between attempts while Redis is away."""
@@ -71,7 +70,8 @@ class RedisCache:
         if not keys:
             return []
         names = [self._prefix + key for key in keys]
-        return await self._attempt(lambda: self._redis.mget(names)) or [None] * len(keys)
+        found: list[bytes | None] | None = await self._attempt(lambda: self._redis.mget(names))
+        return found or [None] * len(keys)
 
     async def set(self, key: str, value: bytes, *, ttl_s: float) -> None:
         await self.set_many([(key, value)], ttl_s=ttl_s)
@@ -111,7 +111,7 @@ class RedisCache:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def _attempt(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Return what Redis answers, None when it does not."""
         now = time.monotonic()
         if self._away:
