@@ -14,7 +14,7 @@ install() {
     ferretdb) go_program "$1" . ;;
     s3proxy) maven_jar "$1" ;;
     redis-server) debian_program "$1" redis-server ;;
-    etcd | kube-* | kubectl) "$here/kubernetes/build.sh" "$1" >/dev/null ;;
+    etcd | kube-* | kubectl | helm | ray-operator) "$here/kubernetes/build.sh" "$1" >/dev/null ;;
     *) echo "unknown server $1" >&2; exit 2 ;;
   esac
 }
