@@ -155,6 +155,14 @@ class ResourceStatus(StatusModel):
     observed_generation: int | None = Field(
         default=None, description="Generation that this status describes.", examples=[3]
     )
+    applied_generation: int | None = Field(
+        default=None, description="Generation that was made real last.", examples=[3]
+    )
+    data_lost_at: str | None = Field(
+        default=None,
+        description="When data was found lost and its place made anew; process it again.",
+        examples=["2026-01-31T10:00:00Z"],
+    )
     conditions: list[ConditionStatus] = Field(
         default_factory=list, description="Ready and Synced, and further conditions of the kind.", examples=[[]]
     )

@@ -217,7 +217,8 @@ def _rules(model: type[BaseModel]) -> Iterable[Schema]:
         if why is None:
             continue
         alias = str(field.alias or name)
-        yield {"rule": _unchanged(cel_name(alias), field), "message": f"{alias} cannot change: {why}"}
+        rule = _unchanged(cel_name(alias), field)
+        yield {"rule": rule, "message": f"{alias} cannot change: {why}", "fieldPath": f".{alias}"}
     if issubclass(model, SpecModel):
         for rule, message in model.rules:
             yield {"rule": rule, "message": message}
