@@ -40,6 +40,8 @@ class Facilities:
 
     dedicated_compute: bool = False
     """Whether a namespace can get machines of its own; needs Kubernetes."""
+    own_vector_server: bool = False
+    """Whether a namespace can have its vectors on a server of its own; needs a vector server as the common store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def filter_of(body: Mapping[str, Any] | None) -> Any:
         return None
     only(body, "must", "should", "must_not")
     made = {key: [_condition(item) for item in listed(body[key])] for key in body if body[key] is not None}
-    return edge.Filter(**made)
+    return edge.Filter(**cast(Any, made))
 
 
 def _condition(body: Mapping[str, Any]) -> Any:

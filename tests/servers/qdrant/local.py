@@ -26,14 +26,16 @@ class LocalQdrant(AsyncQdrantClient):
         self._indexes.setdefault(collection_name, {})[field_name] = made
         return done
 
-    async def delete_payload_index(self, collection_name: str, field_name: str, **options: Any) -> Any:
+    async def delete_payload_index(  # type: ignore[override]
+        self, collection_name: str, field_name: str, **options: Any
+    ) -> models.UpdateResult:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Payload indexes have no effect in the local Qdrant")
             done = await super().delete_payload_index(collection_name, field_name, **options)
         self._indexes.get(collection_name, {}).pop(field_name, None)
         return done
 
-    async def delete_collection(self, collection_name: str, **options: Any) -> bool:
+    async def delete_collection(self, collection_name: str, **options: Any) -> bool:  # type: ignore[override]
         self._indexes.pop(collection_name, None)
         return await super().delete_collection(collection_name, **options)
 

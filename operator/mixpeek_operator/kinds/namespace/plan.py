@@ -202,7 +202,7 @@ def _deletion(have: Have) -> Sequence[Step]:
     if tables:
         steps.append(DeleteRecords(have.namespace_id, tables))
     if have.state is not None:
-        steps.append(DropVectorCollection(have.state.name))
+        steps.append(DropVectorCollection(have.namespace_id))
     return steps
 
 

@@ -51,10 +51,16 @@ def _vectors(subject: Subject, want: Want, have: Have) -> Finding:
         return Finding("VectorsReady", False, reason, message, stalled)
 
     infrastructure = subject.spec.get("infrastructure") or {}
-    if infrastructure.get("qdrant_url") or infrastructure.get("qdrant_collection", subject.id) != subject.id:
+    if infrastructure.get("qdrant_url") and not subject.facilities.own_vector_server:
         message = (
-            "a vector server or collection of its own cannot be used here; remove infrastructure.qdrant_url and "
-            "infrastructure.qdrant_collection"
+            "a vector server of its own cannot be used beside an embedded store; remove infrastructure.qdrant_url, or "
+            "set MIXPEEK_QDRANT_URL to keep the other namespaces on a server as well"
+        )
+        return no(Reason.SERVER_UNAVAILABLE, message, stalled=True)
+    if (infrastructure.get("qdrant_collection") or subject.id) != subject.id:
+        message = (
+            f"a collection of another name cannot be used; remove infrastructure.qdrant_collection, the vectors are in "
+            f"{subject.id}"
         )
         return no(Reason.SERVER_UNAVAILABLE, message, stalled=True)
     state = have.state
