@@ -50,10 +50,11 @@ from mixpeek_operator.manifest.journal import Journal
 from mixpeek_operator.manifest.progress import ApplyTasks
 from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.service import ManifestService
+from mixpeek_operator.ports.secrets import SecretStore
 from mixpeek_operator.registries import Registries
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
-from mixpeek_operator.stores import open_stores
+from mixpeek_operator.stores import open_cluster, open_stores
 
 _log = structlog.get_logger(__name__)
 
@@ -76,8 +77,12 @@ async def system(settings: Settings) -> AsyncIterator[System]:
     Raises ConflictError when another process has the data directory.
     """
     clock = SystemClock()
+    kinds = every_kind()
+    schemas = {name: kind.schema for name, kind in kinds.items()}
+    index = ResourceIndex(schemas)
+    cluster = open_cluster(settings, schemas, index)
     async with (
-        open_stores(settings, clock) as stores,
+        open_stores(settings, clock, cluster.resources if cluster else None) as stores,
         open_engines(settings, stores.cache, stores.blobs) as engines,
     ):
         metadata, store, vectors = stores.metadata, stores.resources, stores.vectors
@@ -85,9 +90,6 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         extractors, inference = engines.extractors, engines.inference
         stages = StageRegistry()
         catalog = Registries(extractors, stages)
-        kinds = every_kind()
-        schemas = {name: kind.schema for name, kind in kinds.items()}
-        index = ResourceIndex(schemas)
         backends = Backends(vectors=vectors, metadata=metadata, cache=cache, blobs=blobs)
         clients = {name: kind.client(backends) for name, kind in kinds.items()}
         engine = Engine(store=store, index=index, kinds=kinds, clients=clients, catalog=catalog, clock=clock)
@@ -99,13 +101,24 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             drift_interval_s=settings.drift_interval_s,
         )
         resources = Resources(store=store, index=index, kinds=kinds, catalog=catalog, engine=engine, clock=clock)
+        declared, declarations = store, resources
+        if cluster is not None:
+            # What manifests declare has a field manager of its own.
+            declared = cluster.declared
+            declarations = Resources(
+                store=declared, index=index, kinds=kinds, catalog=catalog, engine=engine, clock=clock
+            )
         directory = StoreDirectory(store=store, index=index, catalog=catalog)
 
         keys = Keys(metadata, clock=clock)
         users = Users(metadata, keys, clock=clock)
         organizations = Organizations(metadata, users, keys, clock=clock)
         given = settings.encryption_key.get_secret_value() if settings.encryption_key else None
-        stored_secrets = StoredSecrets(metadata, encryption_key(given, settings.data), clock=clock)
+        kept_secrets: SecretStore
+        if cluster is not None:
+            kept_secrets = cluster.secrets
+        else:
+            kept_secrets = StoredSecrets(metadata, encryption_key(given, settings.data), clock=clock)
 
         signatures = Signatures(metadata, vectors, clock)
         derived = DerivedDocuments(vectors, directory, signatures)
@@ -139,10 +152,10 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         retrieval = Retrieval(directory, vectors, inference, metadata, cache, clock, links, registry=stages)
         manifest = ManifestService(
             store=store,
-            secrets=stored_secrets,
+            secrets=kept_secrets,
             schemas=schemas,
             catalog=catalog,
-            applier=Applier(store=store, journal=Journal(metadata), resources=resources, clock=clock),
+            applier=Applier(store=declared, journal=Journal(metadata), resources=declarations, clock=clock),
             clock=clock,
             generator=Generator(settings=settings, schemas=schemas, catalog=catalog),
             wants={name: kind.want for name, kind in kinds.items()},
@@ -158,7 +171,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             organizations=organizations,
             users=users,
             keys=keys,
-            secrets=stored_secrets,
+            secrets=kept_secrets,
             directory=directory,
             catalog=catalog,
             kinds=kinds,
@@ -184,9 +197,16 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         )
         if stores.local_blobs is not None:
             services.blobs = stores.local_blobs
-        bootstrap = await organizations.bootstrap(settings.api_key.get_secret_value() if settings.api_key else None)
+        bootstrap = await organizations.bootstrap(
+            settings.api_key.get_secret_value() if settings.api_key else None,
+            id=cluster.organization if cluster else None,
+        )
         try:
-            await queue.start()
+            if cluster is None:
+                await queue.start()
+            else:
+                # The operator reconciles; all we need is an index that is complete.
+                await store.organizations()
             running.start("batch worker", worker.run(running.stop))
             await manifest.recover()
             yield System(create_app(services, settings), services, bootstrap, stores.local_blobs, inference)
