@@ -161,7 +161,8 @@ async def test_a_job_that_fails_says_why_without_its_secrets(
     cluster: RayCluster, blobs: LocalBlobs, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     secret = "sk_planted_secret"
-    environment = {**job_environment(tmp_path / "blobs", MODEL), "MIXPEEK_EMBEDDING_THREADS": secret}
+    given = {"MIXPEEK_EMBEDDING_THREADS": secret, "AWS_SECRET_ACCESS_KEY": secret}
+    environment = {**job_environment(tmp_path / "blobs", MODEL), **given}
     endpoints = Endpoints(cluster.dashboard_url, token=cluster.token)
     runner = RayJobRunner(registry(), blobs, http, endpoints, environment=environment)
     run = runner.run(
@@ -170,6 +171,7 @@ async def test_a_job_that_fails_says_why_without_its_secrets(
     with pytest.raises(UnavailableError, match=r"ended as FAILED(.|\n)*embedding_threads") as caught:
         await anext(run)
     assert secret not in str(caught.value)
+    assert "***" in str(caught.value), "the job printed it"
     assert await blobs.delete_prefix("ns_a/") == 0
 
 

@@ -94,3 +94,14 @@ async def test_leaving_early_closes_the_stream() -> None:
     await anext(results)
     await results.aclose()
     assert [stream.closed for stream in streams.made] == [False]
+
+
+async def test_large_blocks_are_read_one_at_a_time_however_many_may_be_under_way() -> None:
+    read: list[int] = []
+    taken = 0
+    async for _ in through(Streams([]), blocks_of([2] * 6, read), Bounds(4, 3, 1000, open_bytes=1)):
+        taken += 1
+        assert len(read) <= taken + 1
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert taken == 6

@@ -41,6 +41,8 @@ class Bounds:
     """Blocks read before the consumer has taken the first of them."""
     piece_rows: int
     piece_bytes: int
+    open_bytes: int = 256 * 1024 * 1024
+    """Size of pieces without an answer from which on no further block is read."""
     attempts: int = 1
     """Streams that may be lost in a row without one answer in between."""
 
@@ -76,6 +78,9 @@ class _Blocks:
         """Per block its number of pieces; then why reading failed, or None at the end."""
         self._open: deque[bytes] = deque()
         """Pieces without an answer, in order."""
+        self._open_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
         self._taken = False
 
     async def read(self, source: AsyncIterator[Sequence[SourceRow]]) -> None:
@@ -83,6 +88,7 @@ class _Blocks:
         try:
             while True:
                 await self._slots.acquire()
+                await self._room.wait()
                 try:
                     rows = await anext(source)
                 except StopAsyncIteration:
@@ -109,14 +115,22 @@ class _Blocks:
         results: list[Segment | RowFailure] = []
         for _ in range(count):
             results += wire.results_of(await self._answer())
-            self._open.popleft()
+            self._weigh(-len(self._open.popleft()))
         return results
 
     def _send(self, piece: bytes) -> None:
         self._open.append(piece)
+        self._weigh(len(piece))
         if self.stream is None:
             self.stream = self._start()
         self.stream.send(piece)
+
+    def _weigh(self, change: int) -> None:
+        self._open_bytes += change
+        if self._open_bytes > self._bounds.open_bytes:
+            self._room.clear()
+        else:
+            self._room.set()
 
     async def _answer(self) -> bytes:
         for attempt in range(1, self._bounds.attempts + 1):

@@ -59,7 +59,8 @@ class Job:
         except MixpeekError as error:
             _log.error("the run failed", error=str(error))
             if not self._under_way:
-                raise
+                # It met no piece yet; whoever waits for the first one is told.
+                self._under_way.append((control.epoch, 0))
             await self._answer(wire.failed(error))
 
     async def _answer(self, answer: bytes) -> None:

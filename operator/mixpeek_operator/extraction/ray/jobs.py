@@ -200,8 +200,8 @@ class JobStream:
             raise UnavailableError(await self._post_mortem(*found))
 
     async def _post_mortem(self, status: str, message: str) -> str:
-        told = f"{message}\n{await self._api.log(self._job)}".strip()
-        for secret in self._environment.values():
-            if len(secret) >= 6:
-                told = told.replace(secret, "***")
+        told = await self._api.log(self._job) or message
+        for name, value in self._environment.items():
+            if value and not name.startswith("MIXPEEK_"):
+                told = told.replace(value, "***")
         return f"the Ray job {self._job} ended as {status}: {told}"

@@ -88,10 +88,8 @@ class DataStream:
             for number, answer in enumerate(self._run()):
                 self._feed.drop.remote(number)
                 self._post(answer)
-        except ray.exceptions.RayError as error:
-            self._post(UnavailableError(f"the Ray workers of {self._work.extractor} were lost: {_last_line(error)}"))
         except Exception as error:
-            self._post(UnavailableError(f"Ray could not run {self._work.extractor}: {_last_line(error)}"))
+            self._post(UnavailableError(f"the Ray workers of {self._work.extractor} were lost: {_last_line(error)}"))
         finally:
             if self._feed is not None and ray.is_initialized():
                 ray.kill(self._feed)
