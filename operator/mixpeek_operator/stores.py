@@ -17,10 +17,12 @@ from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.kinds.namespace.placement import VectorPlacement
 from mixpeek_operator.ports.blobs import BlobStore
 from mixpeek_operator.ports.cache import Cache
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.ports.resources import ResourceStore
+from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import VectorStore
 
 if TYPE_CHECKING:
@@ -99,6 +101,14 @@ async def open_stores(
             yield Stores(metadata, resources, vectors, cache, blobs, local)
 
 
+def follow_namespaces(stores: Stores, index: ResourceIndex, secrets: Secrets) -> None:
+    """Send the vectors of a namespace with a vector server of its own there, from now on."""
+    from mixpeek_operator.adapters.routed_vectors import RoutedVectors
+
+    if isinstance(stores.vectors, RoutedVectors):
+        stores.vectors.follow(VectorPlacement(index, secrets))
+
+
 def lock(settings: Settings) -> contextlib.AbstractContextManager[object]:
     """Return what holds the data directory while entered; nothing to hold when no store is embedded."""
     if all((settings.mongo_uri, settings.qdrant_url, settings.blobs_url, settings.resources == "kubernetes")):
@@ -140,7 +150,15 @@ def _vectors(settings: Settings) -> VectorStore:
         from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
 
         return QdrantEdgeVectors(settings.data / "vectors")
-    raise SpecError("MIXPEEK_QDRANT_URL is set, and this version has no adapter for a Qdrant server")
+    with _extra("MIXPEEK_QDRANT_URL"):
+        from mixpeek_operator.adapters.qdrant_server import QdrantServerVectors
+    from mixpeek_operator.adapters.routed_vectors import RoutedVectors
+
+    def connect(url: str, key: str | None) -> VectorStore:
+        return QdrantServerVectors.connect(url, key, prefer_grpc=settings.qdrant_prefer_grpc)
+
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
+    return RoutedVectors(connect(settings.qdrant_url, key), connect)
 
 
 def _cache(settings: Settings, clock: Clock) -> Cache:

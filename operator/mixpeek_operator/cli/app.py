@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mixpeek_operator import __version__
-from mixpeek_operator.cli.commands import data, manifests, resources, search, server
+from mixpeek_operator.cli.commands import data, manifests, operator, resources, search, server
 
 HELP = """Declare a multimodal search system in YAML, ingest into it and search it.
 
@@ -39,7 +39,7 @@ def root(
     """Declare a multimodal search system in YAML, ingest into it and search it."""
 
 
-for _group in (server, manifests, resources, data, search):
+for _group in (server, operator, manifests, resources, data, search):
     _group.register(app)
 
 

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(default=None, description="Redis that holds caches; in process when unset.")
     qdrant_url: str | None = Field(default=None, description="Qdrant server that holds vectors; embedded when unset.")
     qdrant_api_key: SecretStr | None = Field(default=None, description="Key for qdrant_url.")
+    qdrant_prefer_grpc: bool = Field(default=False, description="Talk gRPC to Qdrant, on port 6334, where it can.")
     blobs_url: str | None = Field(
         default=None,
         description="Object storage for files, as s3://bucket/prefix, gs:// or az://; the data directory when unset.",
@@ -89,6 +90,10 @@ class Settings(BaseSettings):
     lease: str = Field(default="mixpeek-operator", description="Lease by which one of several operators works.")
     lease_namespace: str | None = Field(
         default=None, description="Kubernetes namespace of that Lease; the operator's own when unset."
+    )
+    lease_identity: str | None = Field(
+        default=None,
+        description="Name of this replica, the same after a restart so that it goes on at once; random if unset.",
     )
     lease_duration_s: float = Field(
         default=15.0, ge=1, description="Seconds after which a silent operator is taken over from."

@@ -35,6 +35,8 @@ class Watched:
     plural: str
     group: str = API_GROUP
     version: str = API_VERSION.partition("/")[2]
+    name: str | None = None
+    """Only objects of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,10 @@ class KopfEvents:
             )(self._handler(home, watched.kind))
         where = {"namespaces": self._namespaces} if self._namespaces else {"clusterwide": True}
         settings = _settings(self._watch_s)
+        for watched in self._watched:
+            if watched.name is not None:
+                selector = f"metadata.name={watched.name}"
+                settings.watching.field_selectors[watched.group, watched.version, watched.plural] = selector
 
         async def operator(stop: asyncio.Event) -> None:
             await kopf.operator(registry=registry, settings=settings, standalone=True, stop_flag=stop, **where)
@@ -129,7 +135,11 @@ class KopfEvents:
 
     def _handler(self, home: asyncio.AbstractEventLoop, kind: str) -> Callable[..., Any]:
         async def handle(event: Mapping[str, Any], **_: Any) -> None:
-            home.call_soon_threadsafe(self._deliver, Seen(kind, event["type"], event["object"]))
+            found = event["object"]
+            if kind == "Secret":
+                # That it changed is told; what it holds stays where it is.
+                found = {"metadata": found["metadata"]}
+            home.call_soon_threadsafe(self._deliver, Seen(kind, event["type"], found))
 
         return handle
 

@@ -1,0 +1,120 @@
+"""Operators in processes of their own: started, killed, stopped, asked for their metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.servers.mixpeek import free_port
+
+# A fork server imports the operator once; each start after that takes a fraction of a second.
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["mixpeek_operator.cli.operating", "mixpeek_operator.controller"])
+
+
+class OperatorProcess:
+    """One replica. `settings` are those of `Settings`, except the ports."""
+
+    def __init__(self, folder: Path, kubeconfig: Path, **settings: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "operator.log"
+        self._port = free_port()
+        self._settings = {
+            "kubeconfig": kubeconfig,
+            "data": folder / "data",
+            "lease_namespace": "default",
+            "probe_port": self._port,
+            "log_format": "json",
+            **settings,
+        }
+        self._process: Any = None
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def start(self, within_s: float = 60) -> None:
+        """Start it and wait until it has read everything."""
+        self._process = _context.Process(target=_run, args=(self.log, self._settings), daemon=True)
+        self._process.start()
+        end = time.monotonic() + within_s
+        while time.monotonic() < end and self._process.is_alive():
+            if self.ready():
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"the operator is not ready:\n{self.log.read_text()[-4000:]}")
+
+    def launch(self) -> None:
+        """Start it and wait for nothing."""
+        self._process = _context.Process(target=_run, args=(self.log, self._settings), daemon=True)
+        self._process.start()
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._process = None
+
+    def stop(self, within_s: float = 30) -> int:
+        """End it in good order and return its exit code."""
+        os.kill(self.pid, signal.SIGTERM)
+        self._process.join(within_s)
+        code = self._process.exitcode
+        self.kill()
+        assert code is not None, f"it did not end within {within_s} s"
+        return int(code)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    def ready(self) -> bool:
+        """Whether it says that it is ready."""
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"http://127.0.0.1:{self._port}/readyz", timeout=2).status_code == 200
+        return False
+
+    def metrics(self) -> dict[str, float]:
+        """Return the sum of each metric over its labels; {} while it does not answer."""
+        with contextlib.suppress(httpx.HTTPError):
+            text = httpx.get(f"http://127.0.0.1:{self._port}/metrics", timeout=5).text
+            totals: dict[str, float] = {}
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+            return totals
+        return {}
+
+    def leads(self) -> bool:
+        """Whether it says that it reconciles."""
+        return self.metrics().get("mixpeek_leading") == 1.0
+
+
+@contextlib.contextmanager
+def operating(folder: Path, kubeconfig: Path, **settings: Any) -> Iterator[OperatorProcess]:
+    """Run an operator until the block ends."""
+    process = OperatorProcess(folder, kubeconfig, **settings)
+    try:
+        process.start()
+        yield process
+    finally:
+        process.kill()
+
+
+def _run(log: Path, settings: dict[str, Any]) -> None:
+    from mixpeek_operator.cli.operating import run
+
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    run(**settings)
