@@ -15,6 +15,7 @@ import textwrap
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -500,14 +501,8 @@ _INDEXES = st.dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    documents=st.lists(_DOCUMENTS, min_size=1, max_size=6),
-    filters=st.lists(_FILTERS, min_size=6, max_size=6),
-    indexes=_INDEXES,
-)
-async def test_a_filter_means_the_same_in_the_store_and_in_python(
-    store: VectorStore, documents: list[dict], filters: list[Filter], indexes: dict[str, str]
+async def check_filters(
+    store: VectorStore, documents: list[dict[str, Any]], filters: list[Filter], indexes: dict[str, str]
 ) -> None:
     await store.create_collection(NAME, {}, labels={})
     await store.delete_by_filter(NAME, And(()))
@@ -520,3 +515,29 @@ async def test_a_filter_means_the_same_in_the_store_and_in_python(
         found = [item.id async for item in scroll_all(store, NAME, filter=filter)]
         assert found == [pid(n) for n, document in enumerate(documents) if matches(filter, document)], filter
         assert await store.count(NAME, filter) == len(found)
+
+
+_GIVEN = given(
+    documents=st.lists(_DOCUMENTS, min_size=1, max_size=6),
+    filters=st.lists(_FILTERS, min_size=6, max_size=6),
+    indexes=_INDEXES,
+)
+_ONE_STORE = [HealthCheck.function_scoped_fixture]
+
+
+@pytest.mark.parametrize("store", ["edge"], indirect=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=_ONE_STORE)
+@_GIVEN
+async def test_a_filter_means_the_same_in_the_store_and_in_python(
+    store: VectorStore, documents: list[dict[str, Any]], filters: list[Filter], indexes: dict[str, str]
+) -> None:
+    await check_filters(store, documents, filters, indexes)
+
+
+@pytest.mark.parametrize("store", sorted(set(STORES) - {"edge"}), indirect=True)
+@settings(max_examples=25, deadline=None, suppress_health_check=_ONE_STORE)
+@_GIVEN
+async def test_a_filter_means_the_same_on_a_server_and_in_python(
+    store: VectorStore, documents: list[dict[str, Any]], filters: list[Filter], indexes: dict[str, str]
+) -> None:
+    await check_filters(store, documents, filters, indexes)
