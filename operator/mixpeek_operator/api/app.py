@@ -19,7 +19,7 @@ from mixpeek_operator.core.errors import InternalError
 from mixpeek_operator.core.registry import discover
 from mixpeek_operator.core.settings import Settings
 
-_HOT = "/execute"
+_HOT = "/v1/retrievers/{retriever_id}/execute"
 _FORM_OVERHEAD = 1024 * 1024
 """Bytes that boundaries and other fields of a form may add to the file in it."""
 
@@ -64,11 +64,11 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
 def _order(route: BaseRoute) -> tuple[Any, ...]:
     """Literal segments before parameters, so that no module's `/x/{id}` hides another's `/x/list`.
 
-    Routes are tried one after the other, so what is executed most is tried first.
+    Routes are tried one after the other, so the one that is called most is the first; it hides no other.
     """
     path = getattr(route, "path", "")
     segments = tuple((segment.startswith("{"), segment) for segment in path.split("/"))
-    return (not path.endswith(_HOT), segments)
+    return (path != _HOT, segments)
 
 
 def _check(route: object, module: str) -> None:

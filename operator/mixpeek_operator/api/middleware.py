@@ -5,6 +5,7 @@ One pure ASGI layer, because each one costs every request.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from dataclasses import dataclass
@@ -115,7 +116,12 @@ class RequestLayer:
             await reply(scope, receive, sending)
         finally:
             self._metrics.running.dec()
-            self._finish(scope, status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            try:
+                # uvloop sends what was written at the end of its turn: logged in the next, no answer waits for its log.
+                await asyncio.sleep(0)
+            finally:
+                self._finish(scope, status, seconds)
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "unmatched"

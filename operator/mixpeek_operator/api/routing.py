@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.params import Depends as Dependency
+from fastapi.routing import APIRoute
 
 from mixpeek_operator.api import auth
 from mixpeek_operator.api.responses import Json
+
+
+class Direct(APIRoute):
+    """A route whose endpoint takes the request and the parameters of its path, as text, and reads the rest itself.
+
+    FastAPI documents it and checks nothing: to solve its dependencies would take longer than all that a search adds to
+    its store. The checks of permission run as on every route.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        checks = [dependency.call for dependency in self.dependant.dependencies if dependency.call is not None]
+        endpoint = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            for check in checks:
+                await check(request)
+            answer: Response = await endpoint(request, **request.path_params)
+            return answer
+
+        return handle
 
 
 class Routes(APIRouter):
@@ -18,6 +39,7 @@ class Routes(APIRouter):
         routes = Routes(tags=["Buckets"])
 
         @routes.post("/v1/buckets", permission="write")   # permission= is optional
+        @routes.post("/v1/retrievers/{id}/execute", direct=True)   # see Direct
 
     Handlers return `responses.Json`, so answers are encoded once and not validated again. One method per
     route.
@@ -47,4 +69,12 @@ class Routes(APIRouter):
         if permission is not None:
             dependencies.insert(0, Depends(auth.requires(permission)))
         options.setdefault("response_model", None)
-        return self.api_route(path, methods=[method], dependencies=dependencies, **options)
+        route = Direct if options.pop("direct", False) else None
+
+        def register(endpoint: Any) -> Any:
+            self.add_api_route(
+                path, endpoint, methods=[method], dependencies=dependencies, route_class_override=route, **options
+            )
+            return endpoint
+
+        return register
