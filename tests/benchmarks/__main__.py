@@ -13,7 +13,7 @@ import platform
 
 from tests.benchmarks.measure import Row, show
 
-BENCHES = ("start", "manifests", "search", "embedding", "extraction", "apply")
+BENCHES = ("start", "manifests", "search", "embedding", "extraction", "apply", "kubernetes")
 
 
 def main() -> None:
