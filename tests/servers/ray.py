@@ -45,6 +45,7 @@ def ray_cluster(*, cpus: int = 2, **environment: str) -> Iterator[RayCluster]:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
+        "MIXPEEK_TEST_CLUSTER": str(folder),
         **environment,
     }
     try:
@@ -56,7 +57,7 @@ def ray_cluster(*, cpus: int = 2, **environment: str) -> Iterator[RayCluster]:
                     yield RayCluster(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}", TOKEN, given)
                     return
             finally:
-                _end(process)
+                _end(process, str(folder))
         raise RuntimeError(f"Ray did not start:\n{(folder / str(attempt) / 'log').read_text()[-4000:]}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -88,11 +89,25 @@ def _is_up(process: subprocess.Popen[bytes], url: str) -> bool:
     return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the cluster: it takes its own processes along, and whoever stays in its session is killed."""
+def _end(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End the cluster in order, and whoever of it then still runs at once: Ray's processes leave their session."""
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=30)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    while left := processes(mark):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.poll()
+        time.sleep(0.1)
     process.wait()
+
+
+def processes(mark: str) -> list[int]:
+    """Ids of the processes that have `mark` in their environment, this one left out."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes() and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+    return found

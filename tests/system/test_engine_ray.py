@@ -12,6 +12,7 @@ import httpx
 import pytest
 from tests.benchmarks.corpus import MANIFEST, NAMESPACE
 from tests.servers.mixpeek import KEY
+from tests.servers.ray import processes
 from tests.system.conftest import eventually
 from tests.system.test_serve import refused, running
 
@@ -48,10 +49,10 @@ def test_a_batch_on_ray_workers_is_searched_and_no_process_stays(tmp_path: Path)
             assert state()["status"] == "COMPLETED", state()
             answer = http.post("/v1/retrievers/by_text/execute", json={"inputs": {"query": "a bike for kids"}})
             assert answer.raise_for_status().json()["documents"][0]["text"] == TEXTS[0]
-        assert len(_marked(mark)) > 1, "Ray's processes are ours"
+        assert len(processes(mark)) > 1, "Ray's processes are ours"
         assert server.stops() == 0, server.printed
         assert "Traceback" not in server.printed
-    assert eventually(lambda: not _marked(mark), within_s=30), _marked(mark)
+    assert eventually(lambda: not processes(mark), within_s=30), processes(mark)
 
 
 def test_an_engine_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -65,13 +66,3 @@ def _is_healthy(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(f"{url}/v1/health", timeout=5).status_code == 200
     return False
-
-
-def _marked(mark: str) -> list[str]:
-    """Command lines of processes that have `mark` in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append((folder / "cmdline").read_text().replace("\0", " ")[:200])
-    return found
