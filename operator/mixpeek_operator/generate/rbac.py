@@ -10,6 +10,8 @@ from mixpeek_operator.core.resource import API_GROUP
 
 Rule = dict[str, Any]
 
+_SECRET = "mixpeek-secrets"  # noqa: S105 - a name
+"""The Secret of an organization: `adapters.kubernetes_secrets` keeps all its secrets in this one."""
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete"]
 
@@ -18,15 +20,15 @@ def operator_rules(schemas: Mapping[str, KindSchema]) -> list[Rule]:
     """Rules of the operator, in every namespace it watches."""
     kinds = _plurals(schemas)
     return [
-        # Finalizers and the id annotation are written to the resource; who mints ids may adopt.
-        _rule(API_GROUP, kinds, [*_READ, "update", "patch", "adopt"]),
+        # Finalizers and the id annotation are written to the resource; who mints ids may adopt. A Namespace is deleted
+        # with all that is in it when its ttl_seconds are over.
+        _rule(API_GROUP, kinds, [*_READ, "update", "patch", "delete", "adopt"]),
         _rule(API_GROUP, [f"{name}/status" for name in kinds], ["get", "update", "patch"]),
         # Owner references that block deletion need it where that admission plugin is on.
         _rule(API_GROUP, [f"{name}/finalizers" for name in kinds], ["update"]),
         _rule("ray.io", ["rayclusters", "rayservices", "rayjobs"], [*_READ, *_WRITE]),
-        _rule("", ["secrets"], _READ),
-        _rule("", ["events"], ["create", "patch"]),
-        _rule("events.k8s.io", ["events"], ["create", "patch"]),
+        {**_rule("", ["secrets"], ["get"]), "resourceNames": [_SECRET]},
+        _rule("", ["events"], ["get", "create", "patch"]),
     ]
 
 
@@ -36,9 +38,10 @@ def api_rules(schemas: Mapping[str, KindSchema]) -> list[Rule]:
     return [
         _rule(API_GROUP, kinds, [*_READ, *_WRITE, "adopt"]),
         _rule(API_GROUP, [f"{name}/status" for name in kinds], ["get"]),
-        _rule("", ["secrets"], [*_READ, *_WRITE]),
+        {**_rule("", ["secrets"], ["get", "patch"]), "resourceNames": [_SECRET]},
+        # What is not there yet has no name that a rule could ask for.
+        _rule("", ["secrets"], ["create"]),
         _rule("", ["events"], ["get", "list"]),
-        _rule("events.k8s.io", ["events"], ["get", "list"]),
     ]
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import Field
 
+from mixpeek_operator.adapters.kubernetes_secrets import SECRET
 from mixpeek_operator.core.fields import Immutable, Ref
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.spec import ResourceStatus, SpecModel
@@ -92,15 +93,18 @@ def test_no_rule_of_a_process_uses_a_wildcard_or_reaches_beyond_its_kinds() -> N
     for rule in [*operator_rules(SCHEMAS), *api_rules(SCHEMAS), *people["view"], *people["edit"]]:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
         groups.update(rule["apiGroups"])
-    assert groups == {"", "events.k8s.io", "mixpeek.com", "ray.io"}
+    assert groups == {"", "mixpeek.com", "ray.io"}
 
 
 def test_neither_the_operator_nor_people_may_more_than_they_need() -> None:
     operator = {
         (resource, verb) for rule in operator_rules(SCHEMAS) for resource in rule["resources"] for verb in rule["verbs"]
     }
-    assert not {verb for resource, verb in operator if resource == "secrets"} & {"create", "update", "patch", "delete"}
-    assert not {verb for resource, verb in operator if resource == "buckets"} & {"create", "delete"}
+    assert {verb for resource, verb in operator if resource == "secrets"} == {"get"}
+    assert not {verb for resource, verb in operator if resource == "buckets"} & {"create", "deletecollection"}
+    for rule in [*operator_rules(SCHEMAS), *api_rules(SCHEMAS)]:
+        if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]:
+            assert rule["resourceNames"] == [SECRET]
     assert all("adopt" not in rule["verbs"] for rules in people_rules(SCHEMAS).values() for rule in rules)
 
 
