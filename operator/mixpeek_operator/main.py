@@ -22,7 +22,7 @@ from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
-from mixpeek_operator.core.lifecycle import Backends
+from mixpeek_operator.core.lifecycle import Backends, Facilities
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.queue import Queue
 from mixpeek_operator.core.resources import Resources
@@ -54,7 +54,7 @@ from mixpeek_operator.ports.secrets import SecretStore
 from mixpeek_operator.registries import Registries
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
-from mixpeek_operator.stores import open_cluster, open_stores
+from mixpeek_operator.stores import follow_namespaces, open_cluster, open_stores
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,15 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         catalog = Registries(extractors, stages)
         backends = Backends(vectors=vectors, metadata=metadata, cache=cache, blobs=blobs)
         clients = {name: kind.client(backends) for name, kind in kinds.items()}
-        engine = Engine(store=store, index=index, kinds=kinds, clients=clients, catalog=catalog, clock=clock)
+        engine = Engine(
+            store=store,
+            index=index,
+            kinds=kinds,
+            clients=clients,
+            catalog=catalog,
+            clock=clock,
+            facilities=Facilities(own_vector_server=settings.qdrant_url is not None),
+        )
         queue = Queue(
             store=store,
             index=index,
@@ -119,6 +127,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             kept_secrets = cluster.secrets
         else:
             kept_secrets = StoredSecrets(metadata, encryption_key(given, settings.data), clock=clock)
+        follow_namespaces(stores, index, kept_secrets)
 
         signatures = Signatures(metadata, vectors, clock)
         derived = DerivedDocuments(vectors, directory, signatures)

@@ -174,7 +174,7 @@ async def test_an_older_server_is_rebuilt_while_others_read_and_write(old_server
         await asyncio.gather(*others)
         state = await store.describe(NAME)
         assert state is not None
-        assert (state.name, set(state.vectors)) == (f"{NAME}--2", {"d", "s", "e"})
+        assert (state.physical, set(state.vectors)) == (f"{NAME}--2", {"d", "s", "e"})
         assert (state.payload_indexes, state.labels) == ({"color": "keyword"}, {"organization": "int_a"})
         found = {item.payload["n"] async for item in scroll_all(store, NAME)}
         assert found >= {*range(20), 99, *acknowledged}
@@ -183,7 +183,7 @@ async def test_an_older_server_is_rebuilt_while_others_read_and_write(old_server
         await store.delete_vector(NAME, "e")
         after = await store.describe(NAME)
         assert after is not None
-        assert (after.name, set(after.vectors)) == (f"{NAME}--3", {"d", "s"})
+        assert (after.physical, set(after.vectors)) == (f"{NAME}--3", {"d", "s"})
         async with raw(old_server) as look:
             left = (await look.get("/collections")).json()["result"]["collections"]
             assert [one["name"] for one in left] == [f"{NAME}--3"]
@@ -228,6 +228,14 @@ async def test_a_vector_that_another_process_added_is_known_at_once(server: Prog
         await ours.add_vector(NAME, "e", VectorParams("dense", 2))
         await theirs.upsert(NAME, [point(21)])
         assert await theirs.search(NAME, [Search("e", [1, 1], 1)]) == [[]]
+
+
+async def test_a_sparse_vector_has_no_distance_to_differ_in(server: Program) -> None:
+    async with connected(server) as store:
+        for _ in range(2):
+            await store.create_collection(NAME, {"s": VectorParams("sparse", distance="dot")}, labels={})
+            await store.add_vector(NAME, "t", VectorParams("sparse", distance="dot", modifier="idf"))
+            await store.delete_vector(NAME, "t")
 
 
 @pytest.mark.parametrize("key", [None, "k-wrong-0123456789"])

@@ -108,6 +108,7 @@ async def test_collections_are_created_once_listed_and_deleted(store: VectorStor
     state = await store.describe(NAME)
     assert state is not None
     assert (state.vectors, state.points, state.labels) == (VECTORS, 0, {"organization": "int_a"})
+    assert state.name == NAME
     assert await store.list_collections() == [NAME]
     with pytest.raises(ConflictError):
         await store.create_collection(NAME, {"d": VectorParams("dense", 5)}, labels={})
@@ -182,7 +183,7 @@ async def test_unknown_collection(store: VectorStore) -> None:
         ({"d": [float("nan"), 0.0, 0.0, 0.0]}, "finite"),
     ],
 )
-async def test_wrong_vectors_write_nothing(filled: VectorStore, vectors: dict, says: str) -> None:
+async def test_wrong_vectors_write_nothing(filled: VectorStore, vectors: dict[str, Any], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         await filled.upsert(NAME, [point(50), Point(pid(51), vectors, {})])
     assert await filled.count(NAME) == 20

@@ -119,7 +119,7 @@ class Collections:
             found = await self.read(collection)
         if found is None:
             raise Unavailable(f"collection {collection!r} was deleted by another process while it was made; try again")
-        if found.vectors != dict(vectors):
+        if found.vectors != {name: canonical(params) for name, params in vectors.items()}:
             raise ConflictError(
                 f"collection {collection!r} exists with the vectors {listed(found.vectors)}, not {listed(vectors)}"
             )
@@ -307,6 +307,11 @@ class Collections:
         client = self._server.client
         for name in physical:
             await self._server.call(client.delete_collection, name)
+
+
+def canonical(params: VectorParams) -> VectorParams:
+    """Return the parameters as a server tells them: a sparse vector has neither size nor distance."""
+    return VectorParams("sparse", modifier=params.modifier) if params.kind == "sparse" else params
 
 
 def write_alias(collection: str) -> str:

@@ -19,7 +19,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from mixpeek_operator.adapters import _qdrant_filters, _qdrant_snapshots
 from mixpeek_operator.adapters._qdrant_calls import Server
-from mixpeek_operator.adapters._qdrant_collections import Collections, Facts
+from mixpeek_operator.adapters._qdrant_collections import Collections, Facts, canonical
 from mixpeek_operator.adapters._qdrant_filters import compile_filter, marked, unmarked
 from mixpeek_operator.adapters._vector_rules import (
     Order,
@@ -85,7 +85,12 @@ class QdrantServerVectors:
         except NotFoundError:
             return None
         return CollectionState(
-            facts.physical, dict(facts.vectors), dict(facts.indexes), counted.count, dict(facts.labels)
+            collection,
+            dict(facts.vectors),
+            dict(facts.indexes),
+            counted.count,
+            dict(facts.labels),
+            physical=facts.physical,
         )
 
     async def list_collections(self) -> list[str]:
@@ -105,7 +110,7 @@ class QdrantServerVectors:
         check_params(name, params)
         facts = await self._known(collection, fresh=True)
         found = facts.vectors.get(name)
-        if found is not None and found != params:
+        if found is not None and found != canonical(params):
             raise ConflictError(f"collection {collection!r} has another vector {name!r}: {found}, not {params}")
         if found is None:
             await self._collections.add_vector(collection, facts, name, params)

@@ -48,6 +48,8 @@ class CollectionState:
     points: int
     labels: Mapping[str, str] = field(default_factory=dict)
     """Owner marks written at creation (organization, namespace id)."""
+    physical: str | None = None
+    """What the store itself calls it, where that is another name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def status(subject: Subject, want: Want | None, have: Have) -> Report:
     state = have.state
     facts = {
         "vector_collection": subject.id,
-        "physical_collection": state.name if state else None,
+        "physical_collection": (state.physical or state.name) if state else None,
         "vectors": sorted(state.vectors) if state else None,
         "payload_indexes": sorted(state.payload_indexes) if state else None,
         "document_count": state.points if state else 0,
