@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 ARGS ?=
+# Compiled code is kept beside the source, so that every start but the first is quick.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help quickstart test bench lint fix generate lock package clean
 
