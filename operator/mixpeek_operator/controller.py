@@ -26,7 +26,7 @@ from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.errors import MixpeekError, NotFoundError, UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
-from mixpeek_operator.core.lifecycle import Backends
+from mixpeek_operator.core.lifecycle import Backends, Facilities
 from mixpeek_operator.core.queue import Queue
 from mixpeek_operator.core.resource import API_GROUP, API_VERSION
 from mixpeek_operator.core.settings import Settings
@@ -122,6 +122,7 @@ class Operator:
             clients={name: LedClient(kind.client(backends), election.holds) for name, kind in kinds.items()},
             catalog=Registries(ExtractorRegistry(models), StageRegistry()),
             clock=clock,
+            facilities=Facilities(own_vector_server=settings.qdrant_url is not None),
         )
         self.queue = Queue(
             index=self.index,
