@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,17 @@ from mixpeek_operator.adapters.kubernetes_api import KubernetesApi
 from mixpeek_operator.adapters.kubernetes_config import connection
 from mixpeek_operator.adapters.kubernetes_resources import MANIFEST_MANAGER, KubernetesResources
 from mixpeek_operator.adapters.kubernetes_secrets import KubernetesSecrets
-from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, NotFoundError, SpecError, UnavailableError
+from mixpeek_operator.core.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    SpecError,
+    UnavailableError,
+)
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.resource import FINALIZER, Event, Metadata, Resource, ResourceKey
+from mixpeek_operator.generate.rbac import api_rules
 from mixpeek_operator.kinds import kinds
 
 SCHEMAS = {name: kind.schema for name, kind in kinds().items()}
@@ -181,3 +190,41 @@ async def test_the_same_event_again_is_counted(
     assert described is not None
     assert "Refused" in described
     assert "(x3 over" in described
+
+
+async def test_the_apis_role_is_enough_for_all_that_it_does(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    token = control_plane.service_account(namespace, "api")
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "api", "namespace": namespace},
+        "rules": api_rules(SCHEMAS),
+    }
+    control_plane.kubectl("apply", "-f", "-", stdin=json.dumps(role))
+    bind = ("create", "rolebinding", "api", "--role=api", f"--serviceaccount={namespace}:api")
+    control_plane.kubectl("-n", namespace, *bind)
+    api = KubernetesApi(connection(control_plane.kubeconfig_for(tmp_path / "kubeconfig", token=token)))
+    store = KubernetesResources(api, SCHEMAS, ResourceIndex(SCHEMAS), namespaces=(namespace,))
+    try:
+        await store.health()
+        made = await store.create(bucket(namespace, "one"))
+        changed = await store.update(made.with_spec({**made.spec, "description": "x"}))
+        held = replace(changed, metadata=replace(changed.metadata, finalizers=[FINALIZER]))
+        assert (await store.update(held)).metadata.finalizers == [FINALIZER]
+        assert await store.events(made.key) == []
+        marked = await store.delete(made.key)
+        assert marked is not None
+        assert marked.deleting
+        with pytest.raises(RefusedError, match="status"):
+            await store.update_status(made.key, {"object_count": 1})
+        await store.update(replace(marked, metadata=replace(marked.metadata, finalizers=[])))
+        secrets = KubernetesSecrets(api)
+        await secrets.create(namespace, "TOKEN", "1")
+        await secrets.update(namespace, "TOKEN", "2")
+        assert await secrets.value(namespace, "TOKEN") == "2"
+        with pytest.raises(RefusedError, match="secrets"):
+            await KubernetesSecrets(api, "another").names(namespace)
+    finally:
+        await store.close()
