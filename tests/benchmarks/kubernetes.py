@@ -134,17 +134,17 @@ class _Measured:
         self._operator.stop()
         writes, began = self._writes(), time.perf_counter()
         self._operator.start()
-        self._until(
-            lambda: (
-                (now := self._operator.metrics()).get("mixpeek_reconciles_total", 0) >= self._count
-                and not (now["mixpeek_queue_waiting"] or now["mixpeek_queue_active"])
-            )
-        )
+        self._until(self._settled)
         took = time.perf_counter() - began
         return [
             Row("operator start until settled", f"{took:.1f} s", "–", f"{took:.1f} s", "< 20 s"),
             Row("writes at a start", f"{self._writes() - writes:.0f}", "–", "", "0"),
         ]
+
+    def _settled(self) -> bool:
+        now = self._operator.metrics()
+        visited = now.get("mixpeek_reconciles_total", 0) >= self._count
+        return visited and not now["mixpeek_queue_waiting"] and not now["mixpeek_queue_active"]
 
     # -- reading -----------------------------------------------------------------------------------------------
 

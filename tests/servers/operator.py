@@ -13,12 +13,13 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.servers.mixpeek import free_port
 
 # A fork server imports the operator once; each start after that takes a fraction of a second.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["mixpeek_operator.cli.operating", "mixpeek_operator.controller"])
+_context.set_forkserver_preload(["mixpeek_operator.cli.operating", "qdrant_client"])
 
 
 class OperatorProcess:
@@ -42,7 +43,7 @@ class OperatorProcess:
     def pid(self) -> int:
         return int(self._process.pid)
 
-    def start(self, within_s: float = 60) -> None:
+    def start(self, within_s: float = 180) -> None:
         """Start it and wait until it has read everything."""
         self._process = _context.Process(target=_run, args=(self.log, self._settings), daemon=True)
         self._process.start()
@@ -86,14 +87,20 @@ class OperatorProcess:
 
     def metrics(self) -> dict[str, float]:
         """Return the sum of each metric over its labels; {} while it does not answer."""
+        totals: dict[str, float] = {}
+        for sample in self._samples():
+            totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
+        return totals
+
+    def labelled(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and values of one metric."""
+        return [(sample.labels, sample.value) for sample in self._samples() if sample.name == name]
+
+    def _samples(self) -> list[Sample]:
         with contextlib.suppress(httpx.HTTPError):
             text = httpx.get(f"http://127.0.0.1:{self._port}/metrics", timeout=5).text
-            totals: dict[str, float] = {}
-            for family in text_string_to_metric_families(text):
-                for sample in family.samples:
-                    totals[sample.name] = totals.get(sample.name, 0.0) + sample.value
-            return totals
-        return {}
+            return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return []
 
     def leads(self) -> bool:
         """Whether it says that it reconciles."""
