@@ -77,12 +77,12 @@ class Builder:
     def _base(self, name: str) -> Image:
         if name != _DEBIAN:
             raise ValueError(f"the base {name} cannot be made here; {_DEBIAN} can")
-        image = Image(self.work / "base", hashlib.sha256(name.encode()).hexdigest())
-        if not (self.work / "base.done").exists():
+        image = Image(self.work / "debian.root", hashlib.sha256(name.encode()).hexdigest())
+        if not (self.work / "debian.made").exists():
             shutil.rmtree(image.root, ignore_errors=True)
             mirror = _debian_mirror()
             _run("debootstrap", "--variant=minbase", "bookworm", image.root, *([mirror] if mirror else []))
-            (self.work / "base.done").touch()
+            (self.work / "debian.made").touch()
         image.environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return image
 
