@@ -114,6 +114,14 @@ async def test_a_model_that_is_not_there_is_named(subject: Inference) -> None:
         await embed(subject, "a", model="bm25-klingon")
 
 
+async def test_weights_are_identified(subject: Inference) -> None:
+    assert await subject.identity("default", namespace_id="ns_a") == "all-MiniLM-L6-v2@53aa51172d14"
+    assert await subject.identity("all_minilm_l6_v2", namespace_id="ns_a") == "all-MiniLM-L6-v2@53aa51172d14"
+    assert await subject.identity("bm25-english", namespace_id="ns_a") == "bm25-english"
+    with pytest.raises(ModelUnavailableError, match="absent-model"):
+        await subject.identity("absent-model", namespace_id="ns_a")
+
+
 async def test_many_at_once_are_answered_each_with_its_own(subject: Inference) -> None:
     texts = [f"text number {number}" for number in range(40)]
     wanted = await embed(subject, *texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixpeek_operator.core.catalog import VectorIndex
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 class Frames:
     """Conversion for one extractor; columns hold Python objects, so that no value changes its type on the way."""
 
-    def __init__(self, archive: Archive, indexes: Sequence[VectorIndex]) -> None:
+    def __init__(
+        self, archive: Archive, indexes: Sequence[VectorIndex], identity: Callable[[VectorIndex], str | None]
+    ) -> None:
+        """`identity` tells what embeds the vectors of an index, if a model of the platform does."""
         try:
             import pandas
         except ImportError as error:
             raise ModelUnavailableError("running extractors needs pandas; install mixpeek-operator[models]") from error
         self._pandas = pandas
         self._archive = archive
+        self._identity = identity
         self._indexes = {index.output: index for index in indexes}
 
     def of_rows(self, rows: Sequence[SourceRow], positions: Sequence[int]) -> pd.DataFrame:
@@ -116,7 +120,14 @@ class Frames:
             }
             number = counts.get(row, 0)
             counts[row] = number + 1
-            yield row, Segment(rows[row].id, number, fields, vectors)
+            yield row, Segment(rows[row].id, number, fields, vectors, self._embedders(vectors))
+
+    def _embedders(self, vectors: Mapping[str, Vector]) -> dict[str, str]:
+        found = {}
+        for index in self._indexes.values():
+            if index.name in vectors and (identity := self._identity(index)) is not None:
+                found[index.name] = identity
+        return found
 
     def _column(self, values: Sequence[Any]) -> pd.Series[Any]:
         return self._pandas.Series(values, dtype=object)

@@ -93,9 +93,11 @@ class LocalInference:
         if bm25_language(name) is None and name not in self._encoders:
             await self._load(name)
 
-    async def model_id(self, model: str = DEFAULT) -> str:
-        """`<name>@<weights>`: vectors are comparable only under the same id. BM25 models are their name."""
+    async def identity(self, model: str, *, namespace_id: str) -> str:
+        """`<name>@<weights>`: vectors are comparable only under the same identity. BM25 models are their name."""
         name = self._models.canonical(model)
+        if (encoder := self._encoders.get(name)) is not None:
+            return encoder.id
         if bm25_language(name) is not None:
             return name
         return (await asyncio.to_thread(self._models.weights, name)).id

@@ -7,9 +7,9 @@ that cannot be loaded, a store that is away) the run itself fails.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 Block = list[Segment | RowFailure]
 
 
@@ -75,9 +76,9 @@ class InProcessRunner:
                 "this process"
             )
         indexes = self._registry.vector_indexes(extractor, version, parameters)
-        services = container(self._inference, namespace_id)
-        steps = archive.build_steps(self._registry.parameters(extractor, version, parameters), services)
-        return Run(archive, indexes, steps)
+        inference = _blocking(self._inference, namespace_id)
+        steps = archive.build_steps(self._registry.parameters(extractor, version, parameters), _Services(inference))
+        return Run(archive, indexes, steps, inference.identity)
 
 
 async def _next_block(source: AsyncIterator[Sequence[SourceRow]], run: Run) -> Block | None:
@@ -97,7 +98,12 @@ class _BlockingInference:
         self._namespace_id = namespace_id
 
     def embed(self, model: str, inputs: Sequence[str], *, purpose: str) -> list[Vector]:
-        call = self._inference.embed(model, inputs, purpose=purpose, namespace_id=self._namespace_id)
+        return self._result(self._inference.embed(model, inputs, purpose=purpose, namespace_id=self._namespace_id))
+
+    def identity(self, model: str) -> str:
+        return self._result(self._inference.identity(model, namespace_id=self._namespace_id))
+
+    def _result(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():
             call.close()
             raise UnavailableError("the server is stopping; the batch goes on when it is up")
@@ -116,14 +122,26 @@ class _Services:
 
 def container(inference: Inference, namespace_id: str) -> Container:
     """The platform's services for an archive's code, which calls them from threads and never from this event loop."""
-    return _Services(_BlockingInference(inference, asyncio.get_running_loop(), namespace_id))
+    return _Services(_blocking(inference, namespace_id))
+
+
+def _blocking(inference: Inference, namespace_id: str) -> _BlockingInference:
+    return _BlockingInference(inference, asyncio.get_running_loop(), namespace_id)
 
 
 class Run:
     """One run of one extractor with fixed parameters; its methods are called in threads, one at a time."""
 
-    def __init__(self, archive: Archive, indexes: Sequence[VectorIndex], steps: Sequence[PipelineStep]) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        indexes: Sequence[VectorIndex],
+        steps: Sequence[PipelineStep],
+        identity: Callable[[str], str],
+    ) -> None:
         self._archive = archive
+        self._identity = identity
+        self._identities: dict[str, str] = {}
         self._indexes = indexes
         self._steps = steps
         self._processors: list[Processor] | None = None
@@ -174,7 +192,7 @@ class Run:
     def _batch(
         self, rows: Sequence[SourceRow], positions: Sequence[int]
     ) -> Iterator[tuple[int, list[Segment | RowFailure]]]:
-        frames = Frames(self._archive, self._indexes)
+        frames = Frames(self._archive, self._indexes, self._embedder)
         if self._processors is None:
             self._processors = [step.build() for step in self._steps]
         frame: pd.DataFrame = frames.of_rows(rows, positions)
@@ -190,3 +208,10 @@ class Run:
             made[position] = [RowFailure(rows[position].id, kind, text)]
         # All results exist before the first is handed out: a batch succeeds or is halved, never both.
         yield from made.items()
+
+    def _embedder(self, index: VectorIndex) -> str | None:
+        """What makes the vectors of an index; asked for after they were made, when its model is loaded."""
+        model = index.inference_model
+        if model and model not in self._identities:
+            self._identities[model] = self._identity(model)
+        return self._identities.get(model)

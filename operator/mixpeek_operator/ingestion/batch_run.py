@@ -181,6 +181,8 @@ class BatchRun:
         points, stale = self._documents(collection, last, segments, failed)
         await self._held.check()
         await self._units.collection(collection.id, fresh=True)  # one deleted in the meantime gets no more documents
+        made_by = {name: by for made in segments.values() for segment in made for name, by in segment.embedders.items()}
+        await self._signatures.claim(collection, made_by)
         if stale:
             await self._delete_below(collection, stale)
             ids = [point_id(collection.namespace_id, id) for id in stale]

@@ -29,6 +29,8 @@ class Segment:
     fields: Mapping[str, Any]
     """Output fields of the extractor."""
     vectors: Mapping[str, Vector] = field(default_factory=dict)
+    embedders: Mapping[str, str] = field(default_factory=dict)
+    """`Inference.identity` of what made each vector; a vector that no model of the platform made has none."""
 
 
 @dataclass(frozen=True, slots=True)

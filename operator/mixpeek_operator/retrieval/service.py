@@ -15,6 +15,7 @@ from mixpeek_operator.core.filters import Filter, parse
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.extraction.embedders import Embedders
 from mixpeek_operator.ports.cache import Cache
 from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.metadata import MetadataStore
@@ -56,6 +57,7 @@ class Retrieval:
         self._links = links
         self._registry = registry or StageRegistry()
         self._history = History(metadata)
+        self._embedders = Embedders(metadata, vectors, clock)
         self._pipelines: dict[tuple[str, str], tuple[tuple[Any, ...], Pipeline]] = {}
 
     def stages(self, category: str | None = None) -> list[dict[str, Any]]:
@@ -189,6 +191,7 @@ class Retrieval:
             collections=pipeline.collections,
             vectors=self._vectors,
             inference=self._inference,
+            embedders=self._embedders,
             clock=self._clock,
             find_collection=find_collection,
             nested=nested,

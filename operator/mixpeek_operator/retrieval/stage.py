@@ -20,6 +20,7 @@ from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import CollectionInfo, NamespaceInfo
 from mixpeek_operator.core.filters import Filter
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.extraction.embedders import Embedders
 from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.vectors import VectorStore
 from mixpeek_operator.retrieval.pagination import Order
@@ -83,6 +84,7 @@ class Context:
     collections: tuple[CollectionInfo, ...]
     vectors: VectorStore
     inference: Inference
+    embedders: Embedders
     clock: Clock
     find_collection: Callable[[str], Awaitable[CollectionInfo]]
     """By id or name. Raises NotFoundError."""

@@ -187,5 +187,5 @@ async def test_broken_weights_are_reported_each_time(cache: BytesCache, tmp_path
 
 async def test_health_and_identity(inference: LocalInference) -> None:
     await inference.health()
-    assert await inference.model_id() == "all-MiniLM-L6-v2@53aa51172d14"
-    assert await inference.model_id("bm25_english") == "bm25-english"
+    assert await inference.identity("default", namespace_id="ns_a") == "all-MiniLM-L6-v2@53aa51172d14"
+    assert await inference.identity("bm25_english", namespace_id="ns_a") == "bm25-english"

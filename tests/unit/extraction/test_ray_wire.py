@@ -28,7 +28,14 @@ VECTORS = st.lists(FLOATS, max_size=4) | st.builds(
 )
 RESULTS = st.lists(
     st.builds(RowFailure, st.text(), st.text(), TEXT)
-    | st.builds(Segment, st.text(), st.integers(0, 9), INPUTS, st.dictionaries(st.text(), VECTORS, max_size=2))
+    | st.builds(
+        Segment,
+        st.text(),
+        st.integers(0, 9),
+        INPUTS,
+        st.dictionaries(st.text(), VECTORS, max_size=2),
+        st.dictionaries(st.text(), st.text(), max_size=2),
+    )
 )
 
 

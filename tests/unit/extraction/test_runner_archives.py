@@ -89,6 +89,9 @@ class NoInference:
     async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list:
         raise AssertionError("not called")
 
+    async def identity(self, model: str, *, namespace_id: str) -> str:
+        raise AssertionError("not called")
+
     async def health(self) -> None: ...
     async def close(self) -> None: ...
 

@@ -103,6 +103,7 @@ class WordRunner:
         self.rows: list[str] = []
         self.error: Exception | None = None
         self.before: Callable[[], Any] | None = None
+        self.embedders: dict[str, str] = {}
 
     async def run(
         self,
@@ -131,7 +132,7 @@ class WordRunner:
                     continue
                 for index, line in enumerate(text.splitlines()):
                     vectors = {INDEX.name: [float(len(line)), 1.0]}
-                    results.append(Segment(row.id, index, {"text": line}, vectors))
+                    results.append(Segment(row.id, index, {"text": line}, vectors, self.embedders))
             yield results
 
 

@@ -43,10 +43,14 @@ class Letters:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[str, ...], str]] = []
+        self.weights = "1"
 
     async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list[Vector]:
         self.calls.append((model, tuple(inputs), purpose))
         return [words(text) if model == "bm25" else letters(text) for text in inputs]
+
+    async def identity(self, model: str, *, namespace_id: str) -> str:
+        return f"{model}@{self.weights}"
 
     async def health(self) -> None: ...
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+EXTRACTOR, VERSION = "text_extractor", "v1"
+"""The application that holds the platform's text models."""
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:

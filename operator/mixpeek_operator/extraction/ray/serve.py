@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +12,18 @@ import stamina
 
 from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.extraction.ray import wire
-from mixpeek_operator.extraction.ray.endpoints import Endpoints, FindEndpoints, route_prefix, shared_only
+from mixpeek_operator.extraction.ray.endpoints import (
+    EXTRACTOR,
+    VERSION,
+    Endpoints,
+    FindEndpoints,
+    route_prefix,
+    shared_only,
+)
 from mixpeek_operator.ports.vectors import SparseVector, Vector
 
-EXTRACTOR, VERSION = "text_extractor", "v1"
-"""The application that holds the platform's text models."""
+_TOLD_S = 5.0
+"""Seconds that an application is taken to embed with the weights it said."""
 
 
 class RayServeInference:
@@ -30,6 +38,7 @@ class RayServeInference:
         self._http = http
         self._shared = shared
         self._endpoints = endpoints
+        self._identities: dict[tuple[str, str], tuple[float, str]] = {}
 
     async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list[Vector]:
         """One vector per input, in order, computed or remembered by the application.
@@ -38,11 +47,23 @@ class RayServeInference:
         """
         if not inputs:
             return []
+        return await self._embed(model, inputs, purpose, namespace_id)
+
+    async def identity(self, model: str, *, namespace_id: str) -> str:
+        """What the application said last that it embeds with; asked for unless it said so just now."""
+        told = self._identities.get((self._url(namespace_id), model))
+        if told is None or told[0] <= time.monotonic():
+            await self._embed(model, (), "query", namespace_id)
+            told = self._identities[self._url(namespace_id), model]
+        return told[1]
+
+    async def _embed(self, model: str, inputs: Sequence[str], purpose: str, namespace_id: str) -> list[Vector]:
         url = self._url(namespace_id)
         body = orjson.dumps({"model": model, "inputs": list(inputs), "purpose": purpose, "namespace_id": namespace_id})
         async for attempt in stamina.retry_context(on=_Away, attempts=3, timeout=20):
             with attempt:
                 answer = await self._post(url, body)
+        self._identities[url, model] = (time.monotonic() + _TOLD_S, str(answer["identity"]))
         return [_vector(entry) for entry in answer["vectors"]]
 
     async def warm(self) -> None:

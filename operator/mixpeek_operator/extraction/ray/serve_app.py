@@ -3,8 +3,9 @@
 A RayService names it in `serveConfigV2` as `import_path: mixpeek_operator.extraction.ray.serve_app:build` with the
 fields of `Arguments` as `args` and `Realtime` as its one deployment.
 
-    POST <route prefix>          {"inputs": {…}, "parameters": {…}}                 → what `run_inference` returns
-    POST <route prefix>/embed    {"model": …, "inputs": […], "purpose": …, "namespace_id": …} → {"vectors": […]}
+    POST <route prefix>          {"inputs": {…}, "parameters": {…}}  → what `run_inference` returns
+    POST <route prefix>/embed    {"model": …, "inputs": […], "purpose": …, "namespace_id": …}
+                                 → {"vectors": […], "identity": …}, of the weights that embedded
 
 Requests that wait together are embedded together: one thread owns the model and takes what is there.
 """
@@ -109,7 +110,8 @@ class Realtime:
         vectors = await self._inference.embed(
             wanted.model, wanted.inputs, purpose=wanted.purpose, namespace_id=wanted.namespace_id
         )
-        return {"vectors": vectors}
+        identity = await self._inference.identity(wanted.model, namespace_id=wanted.namespace_id)
+        return {"vectors": vectors, "identity": identity}
 
     async def _realtime(self, wanted: RealtimeRequest) -> dict[str, Any]:
         if self._service is None:

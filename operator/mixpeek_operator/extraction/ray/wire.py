@@ -85,14 +85,15 @@ def _packed(result: Segment | RowFailure) -> list[Any]:
     if isinstance(result, RowFailure):
         return [result.source_id, result.error_type, result.message]
     vectors = {name: _packed_vector(vector) for name, vector in result.vectors.items()}
-    return [result.source_id, result.index, dict(result.fields), vectors]
+    return [result.source_id, result.index, dict(result.fields), vectors, dict(result.embedders)]
 
 
 def _unpacked(entry: list[Any]) -> Segment | RowFailure:
     if len(entry) == 3:
         return RowFailure(*entry)
-    source_id, index, fields, vectors = entry
-    return Segment(source_id, index, fields, {name: _unpacked_vector(vector) for name, vector in vectors.items()})
+    source_id, index, fields, packed, embedders = entry
+    vectors = {name: _unpacked_vector(vector) for name, vector in packed.items()}
+    return Segment(source_id, index, fields, vectors, embedders)
 
 
 def _packed_vector(vector: Vector) -> Any:

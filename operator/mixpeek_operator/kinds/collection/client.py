@@ -5,10 +5,9 @@ from __future__ import annotations
 from mixpeek_operator.core import vectors
 from mixpeek_operator.core.filters import equals
 from mixpeek_operator.core.lifecycle import Backends, Step, Subject
+from mixpeek_operator.extraction.embedders import TABLE, record_id
 from mixpeek_operator.kinds.collection.plan import DeleteDocuments, DeleteSignature, Have
-
-SIGNATURES = "signatures"
-"""Table of index signatures, by collection id."""
+from mixpeek_operator.ports.metadata import Write
 
 
 class CollectionClient:
@@ -24,10 +23,11 @@ class CollectionClient:
         documents = 0
         if state is not None and state.points:
             documents = await store.count(state.name, equals("collection_id", subject.id))
-        signed = None
+        signed = False
         if subject.resource.deleting and subject.namespace_id:
-            signed = await self._backends.metadata.get(SIGNATURES, subject.namespace_id, subject.id)
-        return Have(subject.id, state, documents, subject.namespace_id if signed is not None else None)
+            ids = [subject.id, record_id(subject.id)]
+            signed = bool(await self._backends.metadata.get_many(TABLE, subject.namespace_id, ids))
+        return Have(subject.id, state, documents, subject.namespace_id if signed else None)
 
     async def act(self, subject: Subject, step: Step) -> None:
         """Carry out one step."""
@@ -38,7 +38,12 @@ class CollectionClient:
             case DeleteDocuments():
                 await store.delete_by_filter(step.vector_collection, equals("collection_id", step.collection_id))
             case DeleteSignature():
-                await self._backends.metadata.delete(SIGNATURES, step.namespace_id, step.collection_id)
+                await self._backends.metadata.transact(
+                    [
+                        Write(TABLE, step.namespace_id, id, None)
+                        for id in (step.collection_id, record_id(step.collection_id))
+                    ]
+                )
             case _:
                 raise TypeError(f"no such step: {step!r}")
 

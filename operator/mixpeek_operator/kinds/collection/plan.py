@@ -52,7 +52,7 @@ class DeleteDocuments(Step):
 
 @dataclass(frozen=True, slots=True)
 class DeleteSignature(Step):
-    """Delete the index signature, so that a later collection of that name answers from no old cache."""
+    """Delete the index signature and what embedded the documents: a later collection of that name has its own."""
 
     namespace_id: str
     collection_id: str

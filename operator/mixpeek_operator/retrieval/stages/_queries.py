@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mixpeek_operator.core import ids
-from mixpeek_operator.core.directory import Feature
+from mixpeek_operator.core.directory import CollectionInfo, Feature
 from mixpeek_operator.core.errors import NotFoundError, SpecError
 from mixpeek_operator.ports.vectors import SparseVector, Vector
 from mixpeek_operator.retrieval.stage import Context
@@ -71,16 +71,23 @@ def is_empty(query: Query) -> bool:
     return query.value is None or (isinstance(query.value, str) and not query.value.strip()) or query.value == []
 
 
-async def vectors_of(queries: Sequence[tuple[Feature, Query]], context: Context) -> list[Vector]:
-    """Return the vector of each query; texts for one model are embedded together, models run side by side."""
+Wanted = tuple[Feature, tuple[CollectionInfo, ...], Query]
+"""A feature, the collections that are searched by it, and what for."""
+
+
+async def vectors_of(queries: Sequence[Wanted], context: Context) -> list[Vector]:
+    """Return the vector of each query; texts for one model are embedded together, models run side by side.
+
+    Raises ConflictError when other weights made it than those that made the vectors of a collection.
+    """
     vectors: list[Vector | None] = [None] * len(queries)
     texts: dict[str, list[tuple[int, str]]] = {}
     waiting: list[Any] = []
-    for index, (feature, query) in enumerate(queries):
+    for index, (feature, holders, query) in enumerate(queries):
         if query.mode == "vector":
             vectors[index] = as_vector(query.value, feature)
         elif query.mode == "document":
-            waiting.append(_of_document(index, feature, query.value, context))
+            waiting.append(_of_document(index, feature, holders, query.value, context))
         else:
             text = _content_text(query.value, feature) if query.mode == "content" else query.value
             if not isinstance(text, str):
@@ -91,6 +98,12 @@ async def vectors_of(queries: Sequence[tuple[Feature, Query]], context: Context)
     for group in groups:
         for index, vector in group:
             vectors[index] = vector
+    # After embedding, when it is known without a further call what embedded.
+    for model, entries in texts.items():
+        identity = await context.inference.identity(model, namespace_id=context.namespace.id)
+        for index, _ in entries:
+            feature, holders, _ = queries[index]
+            await context.embedders.check(holders, {feature.index.name: identity})
     return [vector for vector in vectors if vector is not None]
 
 
@@ -131,7 +144,11 @@ async def _embedded(model: str, entries: list[tuple[int, str]], context: Context
 
 
 async def _of_document(
-    index: int, feature: Feature, reference: Mapping[str, Any], context: Context
+    index: int,
+    feature: Feature,
+    holders: tuple[CollectionInfo, ...],
+    reference: Mapping[str, Any],
+    context: Context,
 ) -> list[tuple[int, Vector]]:
     document_id = str(reference["document_id"])
     point_id = ids.point_id(context.namespace.id, document_id)
@@ -145,6 +162,9 @@ async def _of_document(
     vector = points[0].vectors.get(feature.index.name)
     if vector is None:
         raise SpecError(f"the document {document_id!r} has no vector of {feature.uri}", code="vector_missing")
+    made_by = await context.embedders.of(context.namespace.id, str(points[0].payload.get("collection_id")))
+    if (identity := made_by.get(feature.index.name)) is not None:
+        await context.embedders.check(holders, {feature.index.name: identity})
     return [(index, vector)]
 
 

@@ -124,6 +124,8 @@ class Target:
     """Where one search looks, resolved."""
 
     feature: Feature
+    holders: tuple[CollectionInfo, ...]
+    """The collections that have the feature."""
     scope: Filter
 
 
@@ -141,7 +143,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     """Return the best documents, each with its `score`; several searches also leave theirs in `features`."""
     names = context.names
     targets: list[tuple[SearchParams, Target]] = []
-    queries: list[tuple[Feature, _queries.Query]] = []
+    queries: list[_queries.Wanted] = []
     for item, prepared in zip(params.searches, state.plan, strict=True):
         target: Target | None = prepared
         if target is None:
@@ -160,7 +162,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
                 )
             query = _queries.Query("vector", _queries.random_vector(target.feature))
         targets.append((item, target))
-        queries.append((target.feature, query))
+        queries.append((target.feature, target.holders, query))
     if not targets:
         raise SpecError("every search of the stage is left out: none has a query", code="query_empty")
     vectors = await _queries.vectors_of(queries, context)
@@ -213,12 +215,12 @@ async def _target(
         if item.optional:
             return None
         raise
-    holders = [
-        collection.id
+    holders = tuple(
+        collection
         for collection in collections
         if any(other.index.name == feature.index.name for other in collection.features)
-    ]
-    return Target(feature, search.in_collections(holders))
+    )
+    return Target(feature, holders, search.in_collections([holder.id for holder in holders]))
 
 
 def _lexical(feature: Feature, offered: list[Feature]) -> Feature:
