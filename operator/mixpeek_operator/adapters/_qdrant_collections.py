@@ -240,7 +240,7 @@ class Collections:
                 with_vectors=sorted(vectors) if vectors else False,
             )
             points = [
-                models.PointStruct(id=record.id, vector=record.vector or {}, payload=record.payload)  # type: ignore[arg-type]
+                models.PointStruct(id=record.id, vector=record.vector or {}, payload=record.payload)
                 for record in records
             ]
             if points:
