@@ -182,10 +182,12 @@ class KubernetesResources:
         await self._synced()
         self._refuse_taken(create, update)
         creates = [self._objects.encode(resource) for resource in create]
+        # One write alone is all or nothing by itself.
+        alone = len(create) + len(update) + len(delete) == 1
         _, writes, _ = await asyncio.gather(
-            _all(self._create(item, body, dry_run=True) for item, body in zip(create, creates, strict=True)),
-            _all(self._rehearsed(resource) for resource in update),
-            _all(self._delete(key, dry_run=True) for key in delete),
+            _all(self._create(*item, dry_run=True) for item in zip(create, creates, strict=True) if not alone),
+            _all(self._rehearsed(resource, alone=alone) for resource in update),
+            _all(self._delete(key, dry_run=True) for key in delete if not alone),
         )
         undo: list[Callable[[], Awaitable[None]]] = []
         try:
@@ -232,8 +234,8 @@ class KubernetesResources:
             undo.append(lambda: self._delete_this(made))
         return made
 
-    async def _rehearsed(self, resource: Resource) -> Write:
-        """Return the write that makes the resource so, tried out on the API server."""
+    async def _rehearsed(self, resource: Resource, *, alone: bool) -> Write:
+        """Return the write that makes the resource so, tried out on the API server unless it is simple and `alone`."""
         key, given = resource.key, resource.metadata
         api = self._objects.apis[key.kind]
         known, raw = self._index.get(key), None
@@ -249,9 +251,10 @@ class KubernetesResources:
             if same(known.metadata, given):
                 return Write(api, known, known, None, {})
             patch = metadata_patch(known.metadata, given)
-            await self._fresh(
-                key, self._api.patch(api, key.organization, key.name, patch, manager=self._manager, dry_run=True)
-            )
+            if not alone:
+                await self._fresh(
+                    key, self._api.patch(api, key.organization, key.name, patch, manager=self._manager, dry_run=True)
+                )
             return Write(api, known, resource, MERGE_PATCH, patch)
         raw = raw or await self._raw(key)
         spec = self._objects.spec(resource, raw.get("spec"))
