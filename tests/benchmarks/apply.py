@@ -8,10 +8,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.benchmarks.corpus import apply
 from tests.benchmarks.manifest_text import manifest
 from tests.benchmarks.measure import Row
-from tests.servers.mixpeek import serving
+from tests.servers.mixpeek import apply, serving
 
 
 def run(quick: bool) -> list[Row]:

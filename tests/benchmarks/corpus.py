@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from tests.servers.mixpeek import Server, serving
+from tests.servers.mixpeek import Server, apply, serving
 
 NAMESPACE = "bench"
 CATEGORIES = 10
@@ -117,15 +117,6 @@ def loaded(count: int) -> Iterator[Corpus]:
                 fill(client, count, words=6)
                 done.touch()
         yield Corpus(server, server.url, headers, "texts")
-
-
-def apply(client: httpx.Client, manifest: str) -> dict[str, Any]:
-    """Apply a manifest and return the answer; raises when it did not succeed."""
-    answer = client.post("/v1/manifest/apply", files={"manifest_file": ("bench.yaml", manifest)}).raise_for_status()
-    result: dict[str, Any] = answer.json()
-    if not result["success"]:
-        raise RuntimeError(f"apply failed: {result['errors']} {[r for r in result['resources'] if r.get('error')]}")
-    return result
 
 
 def fill(client: httpx.Client, count: int, *, words: int = 20) -> float:

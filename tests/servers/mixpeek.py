@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -28,6 +29,8 @@ class Server:
     process: subprocess.Popen[bytes]
     started_s: float
     """Seconds from the start of the process to the first healthy answer."""
+    environment: dict[str, str]
+    """Variables that it has beside ours."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -46,21 +49,31 @@ class Server:
         if self.process.poll() is None:
             self.kill()
 
-    def restart(self) -> None:
-        """Start it again on the same data and port."""
-        self.process, self.started_s = _start(self.data, self.port)
+    def restart(self, **environment: str) -> None:
+        """Start it again on the same data and port, with these variables changed."""
+        self.environment |= environment
+        self.process, self.started_s = _start(self.data, self.port, self.environment)
 
 
 @contextlib.contextmanager
-def serving(data: Path) -> Iterator[Server]:
+def serving(data: Path, **environment: str) -> Iterator[Server]:
     """Run `mixpeekctl serve` on `data` and a free loopback port until the block ends."""
     port = free_port()
-    process, started = _start(data, port)
-    server = Server(f"http://127.0.0.1:{port}", data, port, process, started)
+    process, started = _start(data, port, environment)
+    server = Server(f"http://127.0.0.1:{port}", data, port, process, started, environment)
     try:
         yield server
     finally:
         server.stop()
+
+
+def apply(client: httpx.Client, manifest: str) -> dict[str, Any]:
+    """Apply a manifest and return the answer; raises when it did not succeed."""
+    answer = client.post("/v1/manifest/apply", files={"manifest_file": ("m.yaml", manifest)}).raise_for_status()
+    result: dict[str, Any] = answer.json()
+    if not result["success"]:
+        raise RuntimeError(f"apply failed: {result['errors']} {[r for r in result['resources'] if r.get('error')]}")
+    return result
 
 
 def free_port() -> int:
@@ -70,7 +83,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _start(data: Path, port: int) -> tuple[subprocess.Popen[bytes], float]:
+def _start(data: Path, port: int, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], float]:
     data.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     with (data / "server.log").open("ab") as log:
@@ -78,7 +91,7 @@ def _start(data: Path, port: int) -> tuple[subprocess.Popen[bytes], float]:
             [sys.executable, "-m", "mixpeek_operator.cli", "serve", "--data", str(data), "--port", str(port)],
             stdout=log,
             stderr=log,
-            env={**os.environ, "MIXPEEK_API_KEY": KEY},
+            env={**os.environ, "MIXPEEK_API_KEY": KEY, **environment},
             start_new_session=True,
         )
     # One client for all attempts: to make one costs as much time as a good part of the start.

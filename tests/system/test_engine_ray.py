@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.benchmarks.corpus import MANIFEST, NAMESPACE
-from tests.servers.mixpeek import KEY
+from tests.servers.mixpeek import KEY, apply
 from tests.servers.ray import processes
 from tests.system.conftest import eventually
 from tests.system.test_serve import refused, running
@@ -33,7 +33,7 @@ def test_a_batch_on_ray_workers_is_searched_and_no_process_stays(tmp_path: Path)
         assert eventually(lambda: _is_healthy(server.url), within_s=START_S), server.printed
         headers = {"Authorization": f"Bearer {KEY}", "X-Namespace": NAMESPACE}
         with httpx.Client(base_url=server.url, headers=headers, timeout=60) as http:
-            http.post("/v1/manifest/apply", files={"manifest_file": ("m.yaml", MANIFEST)}).raise_for_status()
+            apply(http, MANIFEST)
             objects = [{"text": text, "category": "c"} for text in TEXTS] + [{"text": 5 * "long " * 300}]
             made = http.post("/v1/buckets/texts/objects/batch", json={"objects": objects}).json()
             ids = [item["object_id"] for item in made["succeeded"]]

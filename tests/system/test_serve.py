@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.benchmarks.corpus import texts
-from tests.servers.mixpeek import KEY, free_port
+from tests.servers.mixpeek import KEY, apply, free_port
 from tests.system.conftest import eventually
 
 QUICK_S = 8.0
@@ -150,7 +150,7 @@ def test_a_stop_during_a_batch_and_while_the_model_loads_is_quick_and_loses_noth
         first.is_healthy()
         assert "API key" not in first.printed
         with httpx.Client(base_url=first.url, headers=headers, timeout=60) as http:
-            http.post("/v1/manifest/apply", files={"manifest_file": ("m.yaml", MANIFEST)}).raise_for_status()
+            apply(http, MANIFEST)
             made = http.post("/v1/buckets/notes/objects/batch", json={"objects": texts(400)}).raise_for_status().json()
             ids = [item["object_id"] for item in made["succeeded"]]
             batch = http.post("/v1/buckets/notes/batches", json={"object_ids": ids}).raise_for_status().json()
