@@ -1,9 +1,12 @@
-"""`acceptance` steps of a manifest: executed after an apply and judged. Judging is pure."""
+"""`acceptance` steps of a manifest: executed after an apply and judged. Judging is pure.
+
+What a step could never do is refused when the manifest is read, before anything is applied.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mixpeek_operator.core.errors import MixpeekError
@@ -11,6 +14,33 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.manifest.model import AcceptanceSpec, AcceptanceStep, Expect
 
 _MISSING: Any = object()
+_COUNTED = frozenset({"documents", "min_documents", "max_documents"})
+_JUDGED = {"query": frozenset(Expect.model_fields) - _COUNTED, "documents": _COUNTED}
+_NEEDS = {"query": "retriever", "documents": "collection"}
+_TAKES = {"query": frozenset({"retriever", "inputs", "filters", "limit"}), "documents": frozenset({"collection"})}
+
+
+def refusals(spec: AcceptanceSpec) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    """Yield (path below `acceptance`, code, message) of everything that would fail, or not act, at run time."""
+    for index, step in enumerate(spec.steps):
+        where: tuple[str | int, ...] = ("steps", index)
+        if step.kind not in _NEEDS:
+            yield (
+                (*where, "kind"),
+                "not_supported",
+                f"the step {step.name!r} is of kind {step.kind}, and this server runs {' and '.join(_NEEDS)} steps "
+                "only; remove it, or check the same with one of these",
+            )
+            continue
+        needed = _NEEDS[step.kind]
+        if getattr(step, needed) is None:
+            yield (*where, needed), "missing_field", f"a {step.kind} step needs {needed!r}"
+        others = frozenset().union(*_TAKES.values()) - _TAKES[step.kind]
+        for name in sorted(others & step.model_fields_set):
+            yield (*where, name), "not_supported", f"{name!r} does not act in a {step.kind} step; remove it"
+        for name in sorted(step.expect.model_fields_set - _JUDGED[step.kind]):
+            path = (*where, "expect", name)
+            yield path, "not_supported", f"{name!r} is never judged in a {step.kind} step; remove it"
 
 
 class Queries(Protocol):
@@ -72,19 +102,12 @@ class Acceptance:
         try:
             if step.kind == "query":
                 return await self._query(step, scope)
-            if step.kind == "documents":
-                if step.collection is None:
-                    return _result(step, [], None, "a documents step needs 'collection'"), 0.0
-                documents = await self._counts.count_documents(scope, step.collection)
-                observed = {"documents": documents}
-                return _result(step, judge_documents(step.expect, documents), observed), 0.0
+            documents = await self._counts.count_documents(scope, str(step.collection))
+            return _result(step, judge_documents(step.expect, documents), {"documents": documents}), 0.0
         except MixpeekError as error:
             return _result(step, [], None, f"the step could not run: {error}"), 0.0
-        return _result(step, [], None, f"this server runs query and documents steps, not {step.kind}"), 0.0
 
     async def _query(self, step: AcceptanceStep, scope: Scope) -> tuple[dict[str, Any], float]:
-        if step.retriever is None:
-            return _result(step, [], None, "a query step needs 'retriever'"), 0.0
         # A cached answer would prove what was true before this apply.
         request: dict[str, Any] = {"inputs": step.inputs, "skip_cache": True}
         if step.filters is not None:
@@ -92,7 +115,7 @@ class Acceptance:
         if step.limit is not None:
             request["limit"] = step.limit
         began = self._monotonic()
-        answer = await self._queries.execute(scope, step.retriever, request)
+        answer = await self._queries.execute(scope, str(step.retriever), request)
         latency_ms = (self._monotonic() - began) * 1000
         documents = [item for item in answer.get("documents") or () if isinstance(item, Mapping)]
         problems = judge_query(step.expect, documents, latency_ms)

@@ -82,7 +82,11 @@ class AcceptanceStep(_Section):
 
     name: str = Field(min_length=1, description="Name in the result.")
     kind: Literal["query", "documents", "alert", "realtime"] = Field(
-        default="query", description="`query` runs a retriever, `documents` counts the documents of a collection."
+        default="query",
+        description=(
+            "`query` runs a retriever, `documents` counts the documents of a collection. The other two are known and "
+            "refused: this server does not run them."
+        ),
     )
     namespace: str = Field(min_length=1, description="Name of the namespace.")
     retriever: str | None = Field(default=None, description="Name of the retriever a query runs.")

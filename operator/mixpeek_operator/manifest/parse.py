@@ -17,6 +17,7 @@ from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.normal import nearest, normalise
 from mixpeek_operator.core.resource import API_GROUP, API_VERSION
 from mixpeek_operator.manifest import kubernetes, parameters
+from mixpeek_operator.manifest.acceptance import refusals
 from mixpeek_operator.manifest.model import VERSION, AcceptanceSpec, Entry, Manifest, ParameterSpec, SeedSpec
 from mixpeek_operator.manifest.text import MAX_BYTES, Path, Source, read
 
@@ -162,6 +163,8 @@ class _Reader:
         if acceptance is None:
             return
         found = self._model(AcceptanceSpec, acceptance, ("acceptance",), document)
+        for path, code, message in refusals(found) if found is not None else ():
+            self.report(code, message, ("acceptance", *path), document)
         if self.manifest.acceptance is not None:
             self.report("duplicate_key", "a manifest has one acceptance section", ("acceptance",), document)
         self.manifest.acceptance = self.manifest.acceptance or found

@@ -225,6 +225,32 @@ def test_something_else_than_a_mapping_says_so(text):
     assert [problem.code for problem in _problems(text)] == ["wrong_type"]
 
 
+def test_acceptance_steps_that_could_never_pass_are_refused_where_they_stand():
+    text = """
+namespaces: [{name: n}]
+collections: [{name: c, source: {type: bucket, bucket_ids: [b]}}]
+buckets: [{name: b, schema: {properties: {text: {type: text}}}}]
+acceptance:
+  steps:
+    - {name: alerts, kind: alert, expect: {results: 1}}
+    - {name: serves, kind: realtime, expect: {}}
+    - {name: finds, expect: {documents: 3}}
+    - {name: counts, kind: documents, collection: c, filters: {a: 1}, expect: {min_top_score: 0.5, documents: 1}}
+    - {name: fine, kind: documents, collection: c, expect: {documents: 1}}
+"""
+    problems = _problems(text)
+
+    assert [(problem.place.line, problem.place.path, problem.code) for problem in problems] == [
+        (7, "acceptance.steps[0].kind", "not_supported"),
+        (8, "acceptance.steps[1].kind", "not_supported"),
+        (9, "acceptance.steps[2].retriever", "missing_field"),
+        (9, "acceptance.steps[2].expect.documents", "not_supported"),
+        (10, "acceptance.steps[3].filters", "not_supported"),
+        (10, "acceptance.steps[3].expect.min_top_score", "not_supported"),
+    ]
+    assert "'alerts' is of kind alert, and this server runs query and documents steps only" in problems[0].message
+
+
 def test_acceptance_and_seed_are_checked_too():
     text = """
 namespaces: [{name: n}]
