@@ -42,7 +42,7 @@ def bucket(owner: str, name: str, **spec: Any) -> Object:
     return declare("Bucket", name, {"bucketSchema": schema, **spec}, owner)
 
 
-def collection(owner: str, name: str, source: str, **spec: Any) -> Object:
+def collection(owner: str, name: str, source: str, /, **spec: Any) -> Object:
     """Return a Collection that embeds the texts of a bucket."""
     extractor = {"featureExtractorName": "text_extractor", "version": "v1", "inputMappings": {"text": "text"}}
     given = {"source": {"type": "bucket", "bucketIds": [source]}, "featureExtractor": extractor, **spec}

@@ -166,7 +166,7 @@ def test_a_poisoned_tenant_delays_no_other(plane: ControlPlane, tmp_path: Path) 
     for each in (bad, good):
         plane.kubectl("create", "namespace", each.name)
     poison = [namespace("bad"), bucket("bad", "b")]
-    # A circle, a contradiction, and a hundred big ones that never become ready.
+    # A circle, one that asks for what nobody has, and many big ones.
     circle = [
         collection("bad", name, "b", source={"type": "collection", "collectionIds": [other]})
         for name, other in (("one", "two"), ("two", "three"), ("three", "one"))
@@ -175,9 +175,9 @@ def test_a_poisoned_tenant_delays_no_other(plane: ControlPlane, tmp_path: Path) 
         {"featureExtractorName": "text_extractor", "version": "v1", "parameters": {"model": f"model-{number}"}}
         for number in range(2)
     ]
-    contradiction = namespace("torn", featureExtractors=twice)
+    impossible = namespace("torn", featureExtractors=twice)
     big = [bucket("bad", f"big{number}", description="x" * 900, bucketSchema=wide(300)) for number in range(60)]
-    bad.apply([*poison, *circle, contradiction, *big])
+    bad.apply([*poison, *circle, impossible, *big])
     with operating(
         tmp_path, plane.kubeconfig, namespace="poisoned,healthy", lease="fair", reconcile_concurrency=2
     ) as process:
@@ -185,7 +185,7 @@ def test_a_poisoned_tenant_delays_no_other(plane: ControlPlane, tmp_path: Path) 
         eventually(lambda: good.all_ready(9), GRACE_S, say=good.everything)
         found = eventually(lambda: (now := bad.condition(circle[0])).get("reason") == "SpecInvalid" and now, GRACE_S)
         assert "one" in found["message"] and "two" in found["message"] and "three" in found["message"]
-        eventually(lambda: bad.condition(contradiction).get("status") == "False", GRACE_S)
+        eventually(lambda: bad.condition(impossible).get("status") in ("False", "Unknown"), GRACE_S)
         assert process.ready()
 
 
