@@ -16,6 +16,8 @@ import kopf
 import structlog
 
 from mixpeek_operator.adapters import kubernetes_config
+from mixpeek_operator.adapters.kuberay import NAMESPACE_LABEL
+from mixpeek_operator.adapters.kuberay import SERVICES as RAY_SERVICES
 from mixpeek_operator.adapters.kubernetes_api import SECRETS, KubernetesApi
 from mixpeek_operator.adapters.kubernetes_leases import KubernetesLeases
 from mixpeek_operator.adapters.kubernetes_objects import Objects
@@ -40,9 +42,10 @@ from mixpeek_operator.kube.leading import LedClient, LedStore
 from mixpeek_operator.kube.metrics import Measured, Metrics
 from mixpeek_operator.kube.probes import probes
 from mixpeek_operator.kube.watchdog import Watchdog
+from mixpeek_operator.ports.machines import Machines
 from mixpeek_operator.registries import Registries
 from mixpeek_operator.retrieval.registry import StageRegistry
-from mixpeek_operator.stores import Stores, follow_namespaces, open_stores
+from mixpeek_operator.stores import Stores, follow_namespaces, open_stores, ray_machines
 
 _log = structlog.get_logger(__name__)
 _AGENT = "mixpeek-operator"
@@ -69,7 +72,7 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
         election = Election(
             leases, settings.lease_identity or identity(), clock=clock, duration_s=settings.lease_duration_s
         )
-        operator = Operator(settings, stores, index, own, election)
+        operator = Operator(settings, stores, index, own, election, ray_machines(settings, api))
         port = await stack.enter_async_context(
             probes(
                 settings.probe_host,
@@ -93,7 +96,13 @@ class Operator:
     """One replica, wired. Follows from the start, reconciles while it leads."""
 
     def __init__(
-        self, settings: Settings, stores: Stores, index: ResourceIndex, api: KubernetesApi, election: Election
+        self,
+        settings: Settings,
+        stores: Stores,
+        index: ResourceIndex,
+        api: KubernetesApi,
+        election: Election,
+        machines: Machines | None = None,
     ) -> None:
         kinds = every_kind()
         clock = SystemClock()
@@ -102,6 +111,7 @@ class Operator:
         )
         self._settings = settings
         self._election = election
+        self._machines = machines
         objects = Objects({name: kind.schema for name, kind in kinds.items()})
         self._served = _Served(api, objects, settings.namespaces)
         self.index = index
@@ -114,7 +124,13 @@ class Operator:
             resync_s=settings.drift_interval_s,
         )
         store = LedStore(stores.resources, self.index, election.holds)
-        backends = Backends(vectors=stores.vectors, metadata=stores.metadata, cache=stores.cache, blobs=stores.blobs)
+        backends = Backends(
+            vectors=stores.vectors,
+            metadata=stores.metadata,
+            cache=stores.cache,
+            blobs=stores.blobs,
+            machines=machines,
+        )
         engine = Engine(
             store=store,
             index=self.index,
@@ -122,13 +138,16 @@ class Operator:
             clients={name: LedClient(kind.client(backends), election.holds) for name, kind in kinds.items()},
             catalog=Registries(ExtractorRegistry(models), StageRegistry()),
             clock=clock,
-            facilities=Facilities(own_vector_server=settings.qdrant_url is not None),
+            facilities=Facilities(
+                dedicated_compute=machines is not None, own_vector_server=settings.qdrant_url is not None
+            ),
         )
         self.queue = Queue(
             index=self.index,
             engine=Measured(engine, self.metrics),
             concurrency=settings.reconcile_concurrency,
             drift_interval_s=settings.drift_interval_s,
+            gathers={name: kind.gathers for name, kind in kinds.items()},
         )
         self.watchdog = Watchdog(
             index=self.index, record=store.record_event, clock=clock, after_s=settings.deletion_stuck_s
@@ -188,10 +207,15 @@ class Operator:
             await asyncio.gather(*waits, return_exceptions=True)
 
     def _events(self, deliver: Callable[[Seen], None]) -> KopfEvents:
+        beside = {"Secret": self._secret_changed, RAY_SERVICES.kind: self._ray_service_changed}
+        watched = [Watched("Secret", SECRETS.plural, SECRETS.group, SECRETS.version, SECRET)]
+        if self._machines is not None:
+            # Where KubeRay is not installed yet kopf says so and goes on without it; namespaces are then only polled.
+            watched.append(Watched(RAY_SERVICES.kind, RAY_SERVICES.plural, RAY_SERVICES.group, RAY_SERVICES.version))
         return KopfEvents(
-            watched=[*self._served.watched, Watched("Secret", SECRETS.plural, SECRETS.group, SECRETS.version, SECRET)],
+            watched=[*self._served.watched, *watched],
             login=self._login,
-            deliver=lambda seen: self._secret_changed(seen) if seen.kind == "Secret" else deliver(seen),
+            deliver=lambda seen: beside.get(seen.kind, deliver)(seen),
             served=self._served.check,
             namespaces=self._settings.namespaces,
         )
@@ -201,6 +225,16 @@ class Operator:
             resource = self.index.get(key) if key.organization == seen.object["metadata"]["namespace"] else None
             if resource is not None and uses_secrets(resource.spec):
                 self.queue.wake(key)
+
+    def _ray_service_changed(self, seen: Seen) -> None:
+        """Wake the namespace of a Ray cluster, and the extractors that it serves."""
+        labels = seen.object["metadata"].get("labels") or {}
+        namespace = self.index.by_id(labels.get(NAMESPACE_LABEL, ""))
+        if namespace is None:
+            return
+        self.queue.wake(namespace.key)
+        for extractor in self.index.of(namespace.metadata.organization, "Extractor", namespace.name):
+            self.queue.wake(extractor.key)
 
     def _login(self) -> kopf.AiohttpSession:
         # kopf has an event loop of its own, so it needs credentials of its own.

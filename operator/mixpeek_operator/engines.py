@@ -14,8 +14,10 @@ from mixpeek_operator.adapters.bm25 import EdgeBm25
 from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.extraction.inference import LocalInference
 from mixpeek_operator.extraction.models.registry import ModelRegistry
-from mixpeek_operator.extraction.ray.endpoints import Endpoints, FindEndpoints, shared_only
+from mixpeek_operator.extraction.ray.endpoints import Endpoints, FindEndpoints
+from mixpeek_operator.extraction.ray.environment import variables
 from mixpeek_operator.extraction.ray.jobs import RayJobRunner
+from mixpeek_operator.extraction.ray.routed import RoutedInference, RoutedRunner
 from mixpeek_operator.extraction.ray.serve import RayServeInference
 from mixpeek_operator.extraction.registry import ExtractorRegistry
 from mixpeek_operator.extraction.runner import InProcessRunner
@@ -26,18 +28,6 @@ from mixpeek_operator.ports.compute import Runner
 _HTTP_TIMEOUT_S = 60.0
 _CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_")
 """What variables begin with that hold the credentials of object storage."""
-_FOR_JOBS = (
-    "blobs_url",
-    "blobs_endpoint_url",
-    "embedding_model",
-    "embedding_batch_size",
-    "embedding_threads",
-    "model_hub",
-    "ray_workers",
-    "ray_worker_cpus",
-    "ray_worker_gpus",
-)
-"""Settings of the server that hold for its jobs, too; paths are the image's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +36,15 @@ class Engines:
 
     extractors: ExtractorRegistry
     runner: Runner
-    inference: LocalInference | RayServeInference
+    inference: LocalInference | RayServeInference | RoutedInference
 
 
 @contextlib.asynccontextmanager
 async def open_engines(
     settings: Settings, cache: Cache, blobs: BlobStore, endpoints: FindEndpoints | None = None
 ) -> AsyncIterator[Engines]:
-    """Open them until the block ends. `endpoints` knows the clusters that namespaces have of their own.
+    """Open them until the block ends. `endpoints` knows the clusters that namespaces have of their own, whatever the
+    engine of all others is.
 
     Raises NotEnabledError without Ray, UnavailableError when the local one does not start.
     """
@@ -65,7 +56,7 @@ async def open_engines(
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=_HTTP_TIMEOUT_S))
         inference: LocalInference | RayServeInference
         if settings.engine == "ray" and settings.ray_serve_url:
-            inference = RayServeInference(http, _shared(settings), endpoints=endpoints or shared_only)
+            inference = RayServeInference(http, _shared(settings))
         else:
             inference = LocalInference(
                 models,
@@ -78,14 +69,9 @@ async def open_engines(
         runner: Runner
         if settings.engine == "local":
             runner = InProcessRunner(extractors, inference)
-        elif settings.ray_dashboard_url or endpoints is not None:
+        elif settings.ray_dashboard_url:
             runner = RayJobRunner(
-                extractors,
-                blobs,
-                http,
-                _shared(settings) if settings.ray_dashboard_url else None,
-                environment=job_environment(settings, os.environ),
-                endpoints=endpoints or shared_only,
+                extractors, blobs, http, _shared(settings), environment=job_environment(settings, os.environ)
             )
         else:
             from mixpeek_operator.extraction.ray import process
@@ -95,7 +81,13 @@ async def open_engines(
             await stack.enter_async_context(connected(settings.ray_address))
             parts = partial(process.runner, process.Models.of(settings))
             runner = RayDataRunner(extractors, parts, workers=process.workers(settings))
-        yield Engines(extractors, runner, inference)
+        if endpoints is None:
+            yield Engines(extractors, runner, inference)
+            return
+        # The pods of a cluster of our making have credentials of their own.
+        jobs = RayJobRunner(extractors, blobs, http, None, environment=variables(settings), endpoints=endpoints)
+        served = RayServeInference(http, None, endpoints=endpoints)
+        yield Engines(extractors, RoutedRunner(runner, jobs, endpoints), RoutedInference(inference, served, endpoints))
 
 
 def job_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
@@ -103,9 +95,7 @@ def job_environment(settings: Settings, environment: Mapping[str, str]) -> dict[
 
     Without credentials in our own environment a job uses those of its pods.
     """
-    named = {name: getattr(settings, name) for name in _FOR_JOBS}
-    given = {f"MIXPEEK_{name.upper()}": str(value) for name, value in named.items() if value is not None}
-    return given | {name: value for name, value in environment.items() if name.startswith(_CREDENTIALS)}
+    return variables(settings) | {name: value for name, value in environment.items() if name.startswith(_CREDENTIALS)}
 
 
 def _shared(settings: Settings) -> Endpoints:

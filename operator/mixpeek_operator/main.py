@@ -30,6 +30,7 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.engines import open_engines
 from mixpeek_operator.extraction.inference import LocalInference
+from mixpeek_operator.extraction.ray.routed import RoutedInference
 from mixpeek_operator.extraction.ray.serve import RayServeInference
 from mixpeek_operator.ingestion.batches import Batches
 from mixpeek_operator.ingestion.blobs import BlobIntake
@@ -54,7 +55,7 @@ from mixpeek_operator.ports.secrets import SecretStore
 from mixpeek_operator.registries import Registries
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
-from mixpeek_operator.stores import follow_namespaces, open_cluster, open_stores
+from mixpeek_operator.stores import follow_namespaces, open_cluster, open_stores, own_clusters
 
 _log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ class System:
     services: Services
     bootstrap: Bootstrap
     local_blobs: LocalBlobs | None
-    inference: LocalInference | RayServeInference
+    inference: LocalInference | RayServeInference | RoutedInference
 
 
 @contextlib.asynccontextmanager
@@ -83,14 +84,15 @@ async def system(settings: Settings) -> AsyncIterator[System]:
     cluster = open_cluster(settings, schemas, index)
     async with (
         open_stores(settings, clock, cluster.resources if cluster else None) as stores,
-        open_engines(settings, stores.cache, stores.blobs) as engines,
+        open_engines(settings, stores.cache, stores.blobs, own_clusters(settings, index)) as engines,
     ):
         metadata, store, vectors = stores.metadata, stores.resources, stores.vectors
         cache, blobs = stores.cache, stores.blobs
         extractors, inference = engines.extractors, engines.inference
         stages = StageRegistry()
         catalog = Registries(extractors, stages)
-        backends = Backends(vectors=vectors, metadata=metadata, cache=cache, blobs=blobs)
+        machines = cluster.machines if cluster else None
+        backends = Backends(vectors=vectors, metadata=metadata, cache=cache, blobs=blobs, machines=machines)
         clients = {name: kind.client(backends) for name, kind in kinds.items()}
         engine = Engine(
             store=store,
@@ -99,7 +101,9 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             clients=clients,
             catalog=catalog,
             clock=clock,
-            facilities=Facilities(own_vector_server=settings.qdrant_url is not None),
+            facilities=Facilities(
+                dedicated_compute=machines is not None, own_vector_server=settings.qdrant_url is not None
+            ),
         )
         queue = Queue(
             store=store,
@@ -107,6 +111,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             engine=engine,
             concurrency=settings.reconcile_concurrency,
             drift_interval_s=settings.drift_interval_s,
+            gathers={name: kind.gathers for name, kind in kinds.items()},
         )
         resources = Resources(store=store, index=index, kinds=kinds, catalog=catalog, engine=engine, clock=clock)
         declared, declarations = store, resources

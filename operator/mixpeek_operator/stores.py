@@ -17,15 +17,20 @@ from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.extraction.ray.endpoints import Endpoints, FindEndpoints
+from mixpeek_operator.extraction.ray.environment import variables
+from mixpeek_operator.kinds.namespace.compute import tier
 from mixpeek_operator.kinds.namespace.placement import VectorPlacement
 from mixpeek_operator.ports.blobs import BlobStore
 from mixpeek_operator.ports.cache import Cache
+from mixpeek_operator.ports.machines import Machines
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.ports.resources import ResourceStore
 from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import VectorStore
 
 if TYPE_CHECKING:
+    from mixpeek_operator.adapters.kubernetes_api import KubernetesApi
     from mixpeek_operator.adapters.kubernetes_resources import KubernetesResources
     from mixpeek_operator.adapters.kubernetes_secrets import KubernetesSecrets
     from mixpeek_operator.adapters.local_blobs import LocalBlobs
@@ -57,6 +62,8 @@ class Cluster:
     secrets: KubernetesSecrets
     organization: str
     """Kubernetes namespace that is the first organization."""
+    machines: Machines | None
+    """None when the settings name no image for Ray clusters."""
 
 
 def open_cluster(settings: Settings, schemas: Mapping[str, KindSchema], index: ResourceIndex) -> Cluster | None:
@@ -74,7 +81,47 @@ def open_cluster(settings: Settings, schemas: Mapping[str, KindSchema], index: R
     api = KubernetesApi(connection(settings.kubeconfig, settings.kube_context), user_agent="mixpeek-api")
     store = KubernetesResources(api, schemas, index, namespaces=settings.namespaces)
     first = settings.namespaces[0] if settings.namespaces else api.connection.namespace
-    return Cluster(store, store.managed_by(MANIFEST_MANAGER), KubernetesSecrets(api), first)
+    return Cluster(
+        store, store.managed_by(MANIFEST_MANAGER), KubernetesSecrets(api), first, ray_machines(settings, api)
+    )
+
+
+def ray_machines(settings: Settings, api: KubernetesApi) -> Machines | None:
+    """Return what makes Ray clusters for namespaces, None when the settings name no image for them."""
+    if settings.engine_image is None:
+        return None
+    from mixpeek_operator.adapters.kuberay import KubeRayMachines, Pods
+
+    pods = Pods(
+        image=settings.engine_image,
+        pull_policy=settings.engine_image_pull_policy,
+        pull_secrets=tuple(filter(None, (name.strip() for name in settings.engine_image_pull_secrets.split(",")))),
+        service_account=settings.ray_pod_service_account,
+        secret=settings.ray_pod_secret,
+        environment=variables(settings),
+        gpu_label=settings.gpu_label,
+        head_cpus=settings.ray_head_cpus,
+        head_memory=settings.ray_head_memory,
+        worker_cpus=settings.ray_pod_cpus,
+        worker_memory=settings.ray_pod_memory,
+    )
+    return KubeRayMachines(api, pods)
+
+
+def own_clusters(settings: Settings, index: ResourceIndex) -> FindEndpoints | None:
+    """Return what knows the Ray clusters of namespaces by their declarations, None where there are none."""
+    if settings.resources == "embedded" or settings.engine_image is None:
+        return None
+    from mixpeek_operator.adapters.kuberay import dashboard_url, serve_url
+
+    def find(namespace_id: str) -> Endpoints | None:
+        namespace = index.by_id(namespace_id)
+        if namespace is None or tier(namespace) == "shared":
+            return None
+        organization = namespace.metadata.organization
+        return Endpoints(dashboard_url(organization, namespace_id), serve_url(organization, namespace_id))
+
+    return find
 
 
 @contextlib.asynccontextmanager

@@ -275,7 +275,11 @@ class Engine:
         if resource.namespace is not None:
             found = refs.get("Namespace", resource.namespace)
             namespace_id = found.id if found is not None else ""
-        return Subject(resource, refs, self._catalog, namespace_id, self._facilities)
+        return Subject(resource, refs, self._catalog, namespace_id, self._facilities, self._gathered(resource))
+
+    def _gathered(self, resource: Resource) -> tuple[Resource, ...]:
+        gathers = self._kinds[resource.kind].gathers
+        return tuple(item for item in self._index.referrers(resource) if item.kind in gathers) if gathers else ()
 
     def _resolve(self, resource: Resource) -> Refs:
         found: dict[tuple[str, str], Resource] = {}

@@ -26,6 +26,10 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Immutable:
-    """The field cannot change after creation; `why` completes "must be replaced because …"."""
+    """The field cannot change after creation; `why` completes "must be replaced because …".
+
+    `unless` names a required field beside it that must change as well for this one to change.
+    """
 
     why: str = "it identifies the resource"
+    unless: str | None = None

@@ -16,6 +16,7 @@ from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.ports.blobs import BlobStore
 from mixpeek_operator.ports.cache import Cache
+from mixpeek_operator.ports.machines import Machines
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.ports.vectors import VectorStore
 
@@ -32,6 +33,8 @@ class Backends:
     metadata: MetadataStore
     cache: Cache
     blobs: BlobStore
+    machines: Machines | None = None
+    """None where a namespace cannot have machines of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Subject:
     namespace_id: str
     """Id of the Mixpeek namespace; "" while that is unknown."""
     facilities: Facilities = field(default_factory=Facilities)
+    referrers: tuple[Resource, ...] = ()
+    """Resources that refer to it, of the kinds that its own kind `gathers`, in key order."""
 
     @property
     def spec(self) -> Mapping[str, Any]:
@@ -157,6 +162,8 @@ class Kind:
     status: Callable[[Subject, Any, Any], Report]
     """Pure: (subject, want, have) → report. `want` is None during a deletion."""
     client: Callable[[Backends], Client]
+    gathers: tuple[str, ...] = ()
+    """Kinds of referrers that the plan depends on: a change of one is a reason to visit what it refers to."""
 
     @property
     def name(self) -> str:

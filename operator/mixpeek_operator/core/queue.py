@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import structlog
@@ -33,7 +33,8 @@ class Queue:
     """Runs the engine over every resource of the index, which it feeds from `store`, or which others feed.
 
     `first_delay_s` and `max_delay_s` bound the backoff, `drift_interval_s` is the time between two visits of a
-    resource that nothing happens to; each is spread by `jitter`, a number in [0, 1).
+    resource that nothing happens to; each is spread by `jitter`, a number in [0, 1). `gathers` names the kinds whose
+    plans depend on those who refer to them, and the kinds of those.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Queue:
         drift_interval_s: float = 300.0,
         first_delay_s: float = 0.5,
         max_delay_s: float = 120.0,
+        gathers: Mapping[str, Collection[str]] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -55,6 +57,7 @@ class Queue:
         self._drift_interval_s = drift_interval_s
         self._first_delay_s = first_delay_s
         self._max_delay_s = max_delay_s
+        self._gathers = gathers or {}
         self._jitter = jitter
         self._ready: OrderedDict[str, deque[ResourceKey]] = OrderedDict()
         self._queued: set[ResourceKey] = set()
@@ -204,7 +207,7 @@ class Queue:
         if before is None or after is None or _declared(before) != _declared(after):
             for resource in (before, after):
                 if resource is not None:
-                    self._wake_waiting_deletions(resource)
+                    self._wake_targets(resource)
             if after is not None:
                 self.wake(after.key)
             elif before is not None:
@@ -216,9 +219,10 @@ class Queue:
                     for referrer in self._index.referrers(resource):
                         self.wake(referrer.key)
 
-    def _wake_waiting_deletions(self, resource: Resource) -> None:
+    def _wake_targets(self, resource: Resource) -> None:
+        """Wake those it refers to whose deletion waits for it, or whose plan depends on it."""
         for target in self._index.targets(resource):
-            if target.deleting:
+            if target.deleting or resource.kind in self._gathers.get(target.kind, ()):
                 self.wake(target.key)
 
     async def _follow(self, store: ResourceStore) -> None:

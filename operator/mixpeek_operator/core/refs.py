@@ -194,28 +194,31 @@ def _any(walks: list[_Walk]) -> _Walk:
 
 
 @cache
-def _immutable_fields(model: type[BaseModel]) -> tuple[tuple[str, str | None, tuple[type[BaseModel], ...], Any], ...]:
-    """Return (field, why or None, models to look into, default) of the fields that matter."""
-    result: list[tuple[str, str | None, tuple[type[BaseModel], ...], Any]] = []
+def _immutable_fields(
+    model: type[BaseModel],
+) -> tuple[tuple[str, Immutable | None, tuple[type[BaseModel], ...], Any], ...]:
+    """Return (field, its mark or None, models to look into, default) of the fields that matter."""
+    result: list[tuple[str, Immutable | None, tuple[type[BaseModel], ...], Any]] = []
     for name, field in model.model_fields.items():
         alternatives, marks = unwrap(field.annotation, field.metadata)
-        why = next((mark.why for mark in marks if isinstance(mark, Immutable)), None)
+        fixed = next((mark for mark in marks if isinstance(mark, Immutable)), None)
         models = tuple(option for option in alternatives if is_model(option))
-        if why is not None or any(_immutable_fields(option) for option in models if option is not model):
+        if fixed is not None or any(_immutable_fields(option) for option in models if option is not model):
             default = field.get_default(call_default_factory=False)
-            result.append((name, why, models, None if field.is_required() else default))
+            result.append((name, fixed, models, None if field.is_required() else default))
     return tuple(result)
 
 
 def _compare(
     model: type[BaseModel], old: Mapping[str, Any], new: Mapping[str, Any], path: Path, changes: list[tuple[Path, str]]
 ) -> None:
-    for name, why, models, default in _immutable_fields(model):
+    for name, fixed, models, default in _immutable_fields(model):
         before, after = old.get(name, default), new.get(name, default)
         where = (*path, name)
-        if why is not None:
-            if before != after:
-                changes.append((where, why))
+        if fixed is not None:
+            moved = fixed.unless is not None and old.get(fixed.unless) != new.get(fixed.unless)
+            if before != after and not moved:
+                changes.append((where, fixed.why))
             continue
         seen = {item[0] for item in changes}
         for option in models:

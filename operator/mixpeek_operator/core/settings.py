@@ -73,6 +73,30 @@ class Settings(BaseSettings):
     ray_workers: int = Field(default=2, ge=1, description="Most Ray workers of one run of an extractor.")
     ray_worker_cpus: float = Field(default=1.0, ge=0, description="CPU cores that a Ray worker reserves.")
     ray_worker_gpus: float = Field(default=0.0, ge=0, description="GPUs that a Ray worker reserves.")
+    engine_image: str | None = Field(
+        default=None, description="Image of the Ray clusters of dedicated tiers (KubeRay); none are made when unset."
+    )
+    engine_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="When nodes fetch that image: Always, IfNotPresent or Never."
+    )
+    engine_image_pull_secrets: str = Field(
+        default="", description="Comma-separated Secrets for that image's registry, in each namespace with a cluster."
+    )
+    ray_pod_secret: str | None = Field(
+        default=None,
+        description="Secret whose entries become variables of Ray's pods: their credentials of the object storage.",
+    )
+    ray_pod_service_account: str | None = Field(
+        default=None, description="Service account of Ray's pods; the namespace's default when unset."
+    )
+    ray_head_cpus: float = Field(default=1.0, gt=0, description="CPU cores of the head of such a cluster.")
+    ray_head_memory: str = Field(default="4Gi", description="Memory of the head, as Kubernetes writes it.")
+    ray_pod_cpus: float = Field(default=2.0, gt=0, description="CPU cores of each worker of such a cluster.")
+    ray_pod_memory: str = Field(default="8Gi", description="Memory of each worker, as Kubernetes writes it.")
+    gpu_label: str = Field(
+        default="nvidia.com/gpu.product",
+        description="Label of nodes that tells the GPU type a namespace asks for.",
+    )
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, description="Limit of a JSON request body.")
     max_upload_bytes: int = Field(default=5 * 1024**3, ge=1024, description="Limit of one uploaded file.")
     max_manifest_bytes: int = Field(default=20 * 1024 * 1024, ge=1024, description="Limit of a manifest file.")

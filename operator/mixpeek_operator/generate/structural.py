@@ -213,12 +213,15 @@ def _rules(model: type[BaseModel]) -> Iterable[Schema]:
     """CEL rules: fields that cannot change, then the model's own."""
     for name, field in model.model_fields.items():
         _alternatives, marks = unwrap(field.annotation, field.metadata)
-        why = next((mark.why for mark in marks if isinstance(mark, Immutable)), None)
-        if why is None:
+        fixed = next((mark for mark in marks if isinstance(mark, Immutable)), None)
+        if fixed is None:
             continue
         alias = str(field.alias or name)
         rule = _unchanged(cel_name(alias), field)
-        yield {"rule": rule, "message": f"{alias} cannot change: {why}", "fieldPath": f".{alias}"}
+        if fixed.unless is not None:
+            beside = cel_name(str(model.model_fields[fixed.unless].alias or fixed.unless))
+            rule = f"self.{beside} != oldSelf.{beside} || {rule}"
+        yield {"rule": rule, "message": f"{alias} cannot change: {fixed.why}", "fieldPath": f".{alias}"}
     if issubclass(model, SpecModel):
         for rule, message in model.rules:
             yield {"rule": rule, "message": message}

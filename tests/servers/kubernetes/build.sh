@@ -26,7 +26,8 @@ for program in "${programs[@]}"; do
     *) echo "unknown program $program" >&2; exit 2 ;;
   esac
   want=$(cat "$here/go/$module"/* | sha256sum | cut -d' ' -f1)
-  [ -x "$bin/$program" ] && [ "$(cat "$bin/.$program.stamp" 2>/dev/null)" = "$want" ] && continue
+  made=$(cat "$bin/.$program.stamp" 2>/dev/null || true)
+  [ -x "$bin/$program" ] && [ "$made" = "$want" ] && { [ "$program" != ray-operator ] || [ -d "$bin/kuberay-crds" ]; } && continue
   command -v go >/dev/null || { echo "needs Go 1.26 or newer to build $program" >&2; exit 3; }
   flags="-s -w"
   if [ "$module" = kube ]; then # what `kubectl version` and the feature gates read
@@ -39,6 +40,11 @@ for program in "${programs[@]}"; do
   echo "building $program" >&2
   (cd "$here/go/$module" && go build -trimpath -ldflags="$flags" -o "$bin/$program.new" "$package")
   mv "$bin/$program.new" "$bin/$program"
+  if [ "$program" = ray-operator ]; then # its definitions come with it
+    source=$(cd "$here/go/$module" && go list -m -f '{{.Dir}}' "$package")
+    mkdir -p "$bin/kuberay-crds"
+    install -m 644 "$source"/config/crd/bases/*.yaml "$bin/kuberay-crds"
+  fi
   echo "$want" >"$bin/.$program.stamp"
 done
 echo "$bin"

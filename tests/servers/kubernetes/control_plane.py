@@ -81,7 +81,7 @@ class ControlPlane:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         log.close()
         if name == "kube-apiserver":
@@ -295,5 +295,6 @@ def read_state(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends."""
     _libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)

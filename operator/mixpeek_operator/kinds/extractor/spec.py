@@ -83,16 +83,14 @@ class ExtractorSpec(NamespacedSpec):
         "params": "parameters",
     }
 
-    version: Annotated[str, Immutable("collections pin this version; declare another extractor for another one")] = (
-        Field(
-            min_length=1,
-            max_length=64,
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
-            description="Version of the code.",
-            examples=["1.0.0"],
-        )
+    version: str = Field(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        description="Version of the code; another one replaces it where it is served, without a pause.",
+        examples=["1.0.0"],
     )
-    source: Annotated[ExtractorSource, Immutable("a version's code cannot change; raise the version")] = Field(
+    source: Annotated[ExtractorSource, Immutable("a version's code cannot change; raise the version", unless="version")] = Field(
         description="Where the code comes from.", examples=[{"path": "extractors/my_extractor"}]
     )
     realtime: bool = Field(default=False, description="Also serve it at query time (realtime.py).", examples=[True])
@@ -119,7 +117,15 @@ class ExtractorStatus(ResourceStatus):
         default=None, description="What the linter found.", examples=[["pipeline.py:3: import of subprocess"]]
     )
     archive_sha256: str | None = Field(default=None, description="Hash of the archive.", examples=["9f86d081884c7d65"])
-    deployed: bool | None = Field(default=None, description="Whether it is served.", examples=[True])
+    deployed: bool | None = Field(default=None, description="Whether it can be used.", examples=[True])
+    endpoint: str | None = Field(
+        default=None,
+        description="Where it answers at query time.",
+        examples=["http://ray-ns-4f1q9z0a8k-serve-svc.acme.svc:8000/ns_4f1q9z0a8k/extractors/my_extractor"],
+    )
+    serve_status: str | None = Field(
+        default=None, description="State of its Ray Serve application.", examples=["RUNNING"]
+    )
     feature_uris: list[str] | None = Field(
         default=None, description="Features it makes.", examples=[["mixpeek://my_extractor@1.0.0/my_embedding"]]
     )

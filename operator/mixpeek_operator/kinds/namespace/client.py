@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from mixpeek_operator.core import vectors
+from mixpeek_operator.core.errors import InternalError
 from mixpeek_operator.core.lifecycle import Backends, Step, Subject
+from mixpeek_operator.kinds.namespace import compute
 from mixpeek_operator.kinds.namespace.plan import (
     CreateVectorCollection,
     DeleteFiles,
@@ -13,6 +15,7 @@ from mixpeek_operator.kinds.namespace.plan import (
     EmptyCache,
     Have,
 )
+from mixpeek_operator.ports.machines import ClusterState, Machines
 
 TABLES = ("objects", "uploads", "batches", "batch_items", "executions", "interactions", "signatures", "seeds")
 """Tables whose records belong to a namespace."""
@@ -25,13 +28,26 @@ class NamespaceClient:
         self._backends = backends
 
     async def observe(self, subject: Subject) -> Have:
-        """The vector collection; with a deletion under way also what else there is."""
+        """The vector collection and the Ray cluster; with a deletion under way also what else there is."""
         state = await self._backends.vectors.describe(subject.id)
         records: dict[str, int] = {}
         if subject.resource.deleting:
             for table in TABLES:
                 records[table] = await self._backends.metadata.count(table, subject.id)
-        return Have(subject.id, state, records)
+        return Have(
+            subject.id,
+            state,
+            records,
+            organization=subject.resource.metadata.organization,
+            cluster=await self._cluster(subject),
+        )
+
+    async def _cluster(self, subject: Subject) -> ClusterState | None:
+        machines = self._backends.machines
+        if machines is None:
+            return None
+        wanted = None if subject.resource.deleting else compute.wanted(subject)
+        return await machines.observe(subject.resource.metadata.organization, subject.id, wanted)
 
     async def act(self, subject: Subject, step: Step) -> None:
         """Carry out one step."""
@@ -52,8 +68,18 @@ class NamespaceClient:
                     await self._backends.metadata.delete_where(table, step.namespace_id)
             case DropVectorCollection():
                 await store.delete_collection(step.collection)
+            case compute.CreateCluster() | compute.UpdateCluster():
+                await self._machines.apply(step.cluster)
+            case compute.DeleteCluster():
+                await self._machines.delete(step.organization, step.namespace_id)
             case _:
                 raise TypeError(f"no such step: {step!r}")
+
+    @property
+    def _machines(self) -> Machines:
+        if self._backends.machines is None:
+            raise InternalError("a Ray cluster was planned where there can be none")
+        return self._backends.machines
 
     async def forget(self, subject: Subject) -> None:
         """Everything cached for it."""

@@ -9,6 +9,8 @@ from typing import ClassVar
 from mixpeek_operator.core import vectors
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.core.lifecycle import Step, Subject
+from mixpeek_operator.kinds.namespace import compute
+from mixpeek_operator.ports.machines import Cluster, ClusterState
 from mixpeek_operator.ports.vectors import CollectionState, VectorParams
 
 SYSTEM_INDEXES: Mapping[str, str] = {
@@ -29,16 +31,19 @@ class Want:
     kept_indexes: frozenset[str]
     """Fields whose index is not ours to drop: collections of the namespace may need it."""
     labels: Mapping[str, str]
+    cluster: Cluster | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """The vector collection as it is, and how many records the namespace has."""
+    """The vector collection and the Ray cluster as they are, and how many records the namespace has."""
 
     namespace_id: str
     state: CollectionState | None
     records: Mapping[str, int] = field(default_factory=dict)
     """Table → records; counted for a deletion only."""
+    organization: str = ""
+    cluster: ClusterState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +165,19 @@ def want(subject: Subject) -> Want:
         payload_indexes=indexes,
         kept_indexes=frozenset(vectors.payload_indexes(required)),
         labels={"organization": subject.resource.metadata.organization, "namespace_id": subject.id},
+        cluster=compute.wanted(subject),
     )
 
 
 def plan(want: Want | None, have: Have) -> Sequence[Step]:
     """Return the steps from `have` to `want`; for a deletion the collection goes last, so that it marks the rest."""
+    machines = compute.steps(want.cluster if want else None, have.organization, have.namespace_id, have.cluster)
     if want is None:
-        return _deletion(have)
-    state = have.state
+        return [*machines, *_deletion(have)]
+    return [*_vector_steps(want, have.state), *machines]
+
+
+def _vector_steps(want: Want, state: CollectionState | None) -> list[Step]:
     if state is None:
         steps: list[Step] = [CreateVectorCollection(want.collection, want.vectors, want.labels)]
         steps += [

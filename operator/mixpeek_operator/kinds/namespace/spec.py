@@ -389,6 +389,21 @@ class NamespaceStatus(ResourceStatus):
     )
     payload_indexes: list[str] | None = Field(default=None, description="Indexed fields.", examples=[["category"]])
     document_count: int | None = Field(default=None, description="Documents in it.", examples=[1200])
+    ray_cluster: str | None = Field(
+        default=None, description="RayService of a dedicated tier.", examples=["ray-ns-4f1q9z0a8k"]
+    )
+    ray_dashboard_url: str | None = Field(
+        default=None,
+        description="Its dashboard, which takes jobs.",
+        examples=["http://ray-ns-4f1q9z0a8k-head-svc.acme.svc:8265"],
+    )
+    ray_serve_url: str | None = Field(
+        default=None,
+        description="Its proxy of Ray Serve.",
+        examples=["http://ray-ns-4f1q9z0a8k-serve-svc.acme.svc:8000"],
+    )
+    workers_ready: int | None = Field(default=None, description="Workers that are ready.", examples=[2])
+    workers_wanted: int | None = Field(default=None, description="Workers that are asked for now.", examples=[2])
 
 
 def check(spec: Mapping[str, Any], catalog: Catalog) -> list[Problem]:
@@ -409,6 +424,7 @@ SCHEMA = KindSchema(
     columns=(
         PrinterColumn("Tier", ".spec.infrastructure.computeTier", description="Compute tier"),
         PrinterColumn("Documents", ".status.documentCount", "integer", "Documents in it"),
+        PrinterColumn("Workers", ".status.workersReady", "integer", "Workers of its own that are ready", priority=1),
         PrinterColumn("Vectors", ".status.vectorCollection", description="Vector collection", priority=1),
     ),
     check=check,

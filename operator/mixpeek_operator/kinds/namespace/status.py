@@ -7,6 +7,7 @@ from enum import StrEnum
 from mixpeek_operator.core import vectors
 from mixpeek_operator.core.conditions import Finding
 from mixpeek_operator.core.lifecycle import Report, Subject
+from mixpeek_operator.kinds.namespace import compute
 from mixpeek_operator.kinds.namespace.plan import Have, Want, foreign
 
 
@@ -25,10 +26,6 @@ class Reason(StrEnum):
     """Surfaces when the vector collection carries another owner's mark."""
     SERVER_UNAVAILABLE = "ServerUnavailable"
     """Surfaces when the namespace asks for a vector server or collection of its own that we cannot use."""
-    SHARED = "SharedCompute"
-    """ComputeReady surfaces it when the namespace runs on the shared workers."""
-    COMPUTE_UNAVAILABLE = "ComputeUnavailable"
-    """Surfaces when a dedicated tier is asked for where none can be had."""
 
 
 def status(subject: Subject, want: Want | None, have: Have) -> Report:
@@ -40,10 +37,14 @@ def status(subject: Subject, want: Want | None, have: Have) -> Report:
         "vectors": sorted(state.vectors) if state else None,
         "payload_indexes": sorted(state.payload_indexes) if state else None,
         "document_count": state.points if state else 0,
+        **compute.facts(have.cluster),
     }
     if want is None:
         return Report((), facts)
-    return Report((_vectors(subject, want, have), _compute(subject)), facts)
+    machines = compute.finding(subject, want.cluster, have.cluster)
+    unsettled = want.cluster is not None and (not machines.ok or machines.reason == compute.Reason.UPDATING)
+    look_again_s = compute.LOOK_AGAIN_S if unsettled else None
+    return Report((_vectors(subject, want, have), machines), facts, look_again_s)
 
 
 def _vectors(subject: Subject, want: Want, have: Have) -> Finding:
@@ -77,13 +78,3 @@ def _vectors(subject: Subject, want: Want, have: Have) -> Finding:
     if lacking:
         return no(Reason.VECTORS_MISSING, "to do: " + "; ".join(step.todo() for step in lacking))
     return Finding("VectorsReady", True, Reason.COLLECTION_READY)
-
-
-def _compute(subject: Subject) -> Finding:
-    tier = (subject.spec.get("infrastructure") or {}).get("compute_tier") or "shared"
-    if tier == "shared":
-        return Finding("ComputeReady", True, Reason.SHARED)
-    if subject.facilities.dedicated_compute:
-        return Finding("ComputeReady", None, Reason.COMPUTE_UNAVAILABLE, f"no compute of tier {tier} was found yet")
-    message = f"compute tier {tier} needs Kubernetes; set infrastructure.compute_tier to shared to run on this machine"
-    return Finding("ComputeReady", False, Reason.COMPUTE_UNAVAILABLE, message, stalled=True)
