@@ -50,6 +50,7 @@ from mixpeek_operator.stores import Stores, follow_namespaces, open_stores, ray_
 _log = structlog.get_logger(__name__)
 _AGENT = "mixpeek-operator"
 _RETRY_S = 1.0
+_PATIENCE_S = 2.0
 
 
 async def operate(settings: Settings, stop: asyncio.Event) -> None:
@@ -138,6 +139,7 @@ class Operator:
             clients={name: LedClient(kind.client(backends), election.holds) for name, kind in kinds.items()},
             catalog=Registries(ExtractorRegistry(models), StageRegistry()),
             clock=clock,
+            patience_s=_PATIENCE_S,
             facilities=Facilities(
                 dedicated_compute=machines is not None, own_vector_server=settings.qdrant_url is not None
             ),

@@ -56,7 +56,12 @@ class Engine:
         clock: Clock,
         facilities: Facilities | None = None,
         deadline_s: float = 300.0,
+        patience_s: float = 0.0,
     ) -> None:
+        """`patience_s`: how long a new resource may wait for what it refers to before its status says so.
+
+        Where resources come one by one, most of what is missing at first is there a moment later.
+        """
         self._store = store
         self._index = index
         self._kinds = kinds
@@ -65,6 +70,7 @@ class Engine:
         self._clock = clock
         self._facilities = facilities or Facilities()
         self._deadline_s = deadline_s
+        self._patience_s = patience_s
 
     async def reconcile(self, key: ResourceKey) -> Outcome:
         """Visit one resource. Never raises for what concerns the resource: that becomes its conditions."""
@@ -116,6 +122,8 @@ class Engine:
         if subject.refs.waiting:
             refuse_circle(self._index, visit.resource)
             visit.synced = waiting_for(subject.refs.waiting)
+            visit.patient_s = self._patient_s(visit.resource)
+            visit.silent = visit.patient_s > 0
             return
         want = visit.want = visit.kind.want(subject)
         client = self._clients[visit.kind.name]
@@ -318,8 +326,15 @@ class Engine:
         for type_, reason, message in visit.events:
             await self._store.record_event(Event(visit.resource.key, type_, reason, message, self._clock.now()))
         left_s = None if visit.gone or visit.resource.deleting else self._left_s(visit.resource)
-        looks = [each for each in (report.look_again_s, left_s) if each is not None]
+        looks = [each for each in (report.look_again_s, left_s, visit.patient_s or None) if each is not None]
         return Outcome(visit.again, max(min(looks), 0.0) if looks else None)
+
+    def _patient_s(self, resource: Resource) -> float:
+        """Seconds for which a resource that waits says nothing yet."""
+        created = resource.metadata.creation_timestamp
+        if created is None or resource.status.get("conditions"):
+            return 0.0
+        return max(self._patience_s - (self._clock.now() - created).total_seconds(), 0.0)
 
     def _report(self, visit: Visit) -> Report:
         if not visit.observed or visit.subject is None or visit.resource.deleting:
@@ -357,7 +372,10 @@ class Engine:
         was, now = conditions.read(before, conditions.READY), conditions.read(status, conditions.READY)
         if now is not None and (was is None or was.get("status") != now["status"]):
             if now["status"] == "True":
-                visit.events.append(("Normal", "BecameReady", f"{resource.key} became ready"))
+                # What was done belongs to the same news: one event for both.
+                done = "".join(f"; {message}" for _, reason, message in visit.events if reason == "Applied")
+                visit.events = [event for event in visit.events if event[1] != "Applied"]
+                visit.events.append(("Normal", "BecameReady", f"{resource.key} became ready{done}"))
             elif was is not None or now["reason"] == Reason.SPEC_INVALID:
                 visit.events.append(
                     ("Warning", "BecameNotReady", f"{resource.key} became not ready: {now['message'] or now['reason']}")

@@ -63,6 +63,8 @@ class Visit:
     gone: bool = False
     again: Again = Again.NO
     silent: bool = False
+    patient_s: float = 0.0
+    """Seconds until a waiting that is not told of yet would be."""
     events: list[tuple[str, str, str]] = field(default_factory=list)
     id: str = field(default_factory=lambda: ids.random("pass", 8))
     """On every log line of the visit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mixpeek_operator.core.errors import SpecError
+from mixpeek_operator.core.errors import NotFoundError, SpecError, UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.ports.secrets import Secrets
 
@@ -21,7 +21,7 @@ class VectorPlacement:
     async def __call__(self, collection: str) -> tuple[str, str | None] | None:
         """Return URL and key of the server of a namespace's own, None when it has none.
 
-        Raises NotFoundError for a secret that does not exist, SpecError for a key that is no placeholder.
+        Raises UnavailableError for a secret that does not exist, SpecError for a key that is no placeholder.
         """
         namespace = self._index.by_id(collection)
         infrastructure = (namespace.spec.get("infrastructure") or {}) if namespace else {}
@@ -33,4 +33,10 @@ class VectorPlacement:
         placeholder = _SECRET.fullmatch(str(written))
         if placeholder is None:
             raise SpecError("infrastructure.qdrant_api_key must be a placeholder such as ${{ secrets.QDRANT_API_KEY }}")
-        return str(url), await self._secrets.value(namespace.metadata.organization, placeholder.group(1))
+        name = placeholder.group(1)
+        try:
+            return str(url), await self._secrets.value(namespace.metadata.organization, name)
+        except NotFoundError as error:
+            raise UnavailableError(
+                f"the secret {name!r} of infrastructure.qdrant_api_key does not exist; create it"
+            ) from error
