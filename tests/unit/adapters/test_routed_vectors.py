@@ -11,7 +11,7 @@ from tests.servers.qdrant.local import LocalQdrant
 from mixpeek_operator.adapters._qdrant_calls import Server
 from mixpeek_operator.adapters.qdrant_server import QdrantServerVectors
 from mixpeek_operator.adapters.routed_vectors import Place, RoutedVectors
-from mixpeek_operator.core.errors import NotFoundError, SpecError
+from mixpeek_operator.core.errors import NotFoundError, SpecError, UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.lifecycle import Facilities, Refs, Subject
 from mixpeek_operator.core.resource import ID_ANNOTATION, Metadata, Resource
@@ -59,7 +59,7 @@ async def test_a_placement_is_url_and_key() -> None:
     assert await place("ns_other") is None
     assert await VectorPlacement(index(None), secrets)("ns_a") is None
     assert await VectorPlacement(index({"qdrant_url": "http://q"}), secrets)("ns_a") == ("http://q", None)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(UnavailableError):
         await VectorPlacement(index(own), Values())("ns_a")
     with pytest.raises(SpecError, match="placeholder") as caught:
         await VectorPlacement(index({**own, "qdrant_api_key": "sk-plain"}), secrets)("ns_a")
