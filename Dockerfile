@@ -13,27 +13,36 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 
-FROM base AS build
+FROM base AS tools
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
-WORKDIR /src
-COPY requirements/ requirements/
-RUN python3 -m venv /opt/mixpeek \
-    && pip install --require-hashes -r requirements/cluster.txt \
-    && python3 -m venv /opt/wheel \
-    && /opt/wheel/bin/pip install --require-hashes -r requirements/build.txt
-COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
-COPY operator/ operator/
-RUN /opt/wheel/bin/pip wheel --no-deps --no-build-isolation -w /wheels . \
-    && pip install --no-deps /wheels/*.whl \
-    && python -m compileall -q /opt/mixpeek/lib
 
-FROM build AS engine-build
-RUN pip install --require-hashes -r requirements/engine.txt \
-    && python -m compileall -q /opt/mixpeek/lib
+# Compiled code is taken as it is: nobody changes a source in an image, and files change their date on the way there.
+FROM tools AS packages
+COPY requirements/cluster.txt /src/
+RUN python3 -m venv /opt/mixpeek \
+    && pip install --no-compile --require-hashes -r /src/cluster.txt \
+    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/mixpeek/lib
+
+FROM packages AS engine-packages
+COPY requirements/engine.txt /src/
+RUN pip install --no-compile --require-hashes -r /src/engine.txt \
+    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/mixpeek/lib
+
+# Ours alone, where the packages will be: a change of our code leaves the large layers as they are.
+FROM tools AS program
+COPY requirements/build.txt /src/
+RUN python3 -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r /src/build.txt
+COPY pyproject.toml README.md CHANGELOG.md LICENSE /src/
+COPY operator/ /src/operator/
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheels /src \
+    && python3 -m venv --without-pip /opt/mixpeek \
+    && /opt/build/bin/pip --python /opt/mixpeek/bin/python install --no-compile --no-deps /wheels/*.whl \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/mixpeek/lib
 
 FROM base AS operator
-COPY --from=build /opt/mixpeek /opt/mixpeek
+COPY --from=packages /opt/mixpeek /opt/mixpeek
+COPY --from=program /opt/mixpeek /opt/mixpeek
 USER 65532:65532
 WORKDIR /data
 ENTRYPOINT ["mixpeekctl"]
@@ -45,7 +54,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends procps wget \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 ENV RAY_USAGE_STATS_ENABLED=0 HOME=/tmp
-COPY --from=engine-build /opt/mixpeek /opt/mixpeek
+COPY --from=engine-packages /opt/mixpeek /opt/mixpeek
+COPY --from=program /opt/mixpeek /opt/mixpeek
 USER 65532:65532
 WORKDIR /data
 ENTRYPOINT []

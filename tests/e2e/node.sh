@@ -214,7 +214,7 @@ up() {
   lap "control plane"
   start containerd --config "$dir/containerd.toml"
   until_ok 30 containerd enter ctr version
-  (cd "$here/../.." && python3 -m tests.e2e.pause "$bin/pause" "$dir/pause.tar")
+  (cd "$here/../.." && python3 -m tests.e2e.program "$bin/pause" /pause localhost/pause:e2e "$dir/pause.tar")
   load "$dir/pause.tar" "${archives[@]}"
   lap "containerd and images"
   enter kubectl apply -f "$here/cluster.yaml" >/dev/null

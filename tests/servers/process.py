@@ -32,9 +32,10 @@ def installed(name: str) -> Path:
 
 
 class Program:
-    """One program that listens on 127.0.0.1; `command` gives its command line for a port."""
+    """One program that listens on `host`; `command` gives its command line for a port."""
 
-    def __init__(self, command: Callable[[int], Sequence[str | Path]], log: Path) -> None:
+    def __init__(self, command: Callable[[int], Sequence[str | Path]], log: Path, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = free_port()
         self._command = command
         self._log = log
@@ -54,7 +55,7 @@ class Program:
             )
         end = time.monotonic() + _START_S
         while time.monotonic() < end and self._process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
                 return
             time.sleep(0.02)
         self.kill()
@@ -79,9 +80,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(command: Callable[[int], Sequence[str | Path]], log: Path) -> Iterator[Program]:
+def running(command: Callable[[int], Sequence[str | Path]], log: Path, host: str = "127.0.0.1") -> Iterator[Program]:
     """Run a program until the block ends."""
-    program = Program(command, log)
+    program = Program(command, log, host)
     try:
         program.start()
         yield program

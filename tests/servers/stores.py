@@ -11,7 +11,7 @@ from tests.servers.process import Program, installed, running
 
 ACCESS_KEY, SECRET_KEY = "test", "testtesttest"
 _S3PROXY = """
-s3proxy.endpoint=http://127.0.0.1:{port}
+s3proxy.endpoint=http://{host}:{port}
 s3proxy.authorization=aws-v2-or-v4
 s3proxy.identity={access_key}
 s3proxy.credential={secret_key}
@@ -23,26 +23,26 @@ jclouds.filesystem.basedir={folder}
 
 
 @contextlib.contextmanager
-def ferretdb(folder: Path) -> Iterator[Program]:
+def ferretdb(folder: Path, host: str = "127.0.0.1") -> Iterator[Program]:
     """Run a MongoDB-wire server that keeps its databases in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     program = installed("ferretdb") / "ferretdb"
-    with running(lambda port: [program, f"127.0.0.1:{port}", folder / "data"], folder / "log") as server:
+    with running(lambda port: [program, f"{host}:{port}", folder / "data"], folder / "log", host) as server:
         yield server
 
 
 @contextlib.contextmanager
-def redis(folder: Path) -> Iterator[Program]:
+def redis(folder: Path, host: str = "127.0.0.1") -> Iterator[Program]:
     """Run a Redis that keeps nothing on disk."""
     folder.mkdir(parents=True, exist_ok=True)
     installed("redis-server")
-    options = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir", str(folder)]
-    with running(lambda port: ["redis-server", "--port", str(port), *options], folder / "log") as server:
+    options = ["--save", "", "--appendonly", "no", "--protected-mode", "no", "--bind", host, "--dir", str(folder)]
+    with running(lambda port: ["redis-server", "--port", str(port), *options], folder / "log", host) as server:
         yield server
 
 
 @contextlib.contextmanager
-def s3proxy(folder: Path) -> Iterator[Program]:
+def s3proxy(folder: Path, host: str = "127.0.0.1") -> Iterator[Program]:
     """Run an S3 server on the file system with the bucket `test`."""
     (folder / "data" / "test").mkdir(parents=True, exist_ok=True)
     jar = installed("s3proxy") / "s3proxy"
@@ -50,11 +50,11 @@ def s3proxy(folder: Path) -> Iterator[Program]:
     def command(port: int) -> list[str | Path]:
         settings = folder / "s3proxy.conf"
         settings.write_text(
-            _S3PROXY.format(port=port, access_key=ACCESS_KEY, secret_key=SECRET_KEY, folder=folder / "data")
+            _S3PROXY.format(host=host, port=port, access_key=ACCESS_KEY, secret_key=SECRET_KEY, folder=folder / "data")
         )
         return ["java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-jar", jar, "--properties", settings]
 
-    with running(command, folder / "log") as server:
+    with running(command, folder / "log", host) as server:
         yield server
 
 
