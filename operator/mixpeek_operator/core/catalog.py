@@ -65,7 +65,7 @@ class StageInfo:
 
     id: str
     category: str
-    """`filter`, `sort`, `reduce`, `apply` or `enrich`."""
+    """`filter`, `sort`, `reduce`, `group`, `apply` or `enrich`."""
     description: str
     icon: str
     parameters: type[BaseModel]

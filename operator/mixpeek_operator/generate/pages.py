@@ -122,7 +122,8 @@ def _table(rows: list[str]) -> str:
 def _rows(model: type[BaseModel], prefix: str, parents: tuple[type[BaseModel], ...] = ()) -> list[str]:
     rows: list[str] = []
     for name, field in model.model_fields.items():
-        path = f"{prefix}{name}"
+        # `lambda_` stands for a name that is a word of Python's.
+        path = f"{prefix}{name.rstrip('_')}"
         rows.append(_row(path, field))
         for inner, suffix in _inner(field.annotation):
             if inner not in (*parents, model):

@@ -215,6 +215,8 @@ class Retrieval:
             answer["degraded"] = execution.degraded
         if context.facets:
             answer["facets"] = context.facets
+        if context.aggregations:
+            answer["aggregations"] = context.aggregations
         if context.warnings:
             answer["warnings"] = context.warnings
         if context.limits:

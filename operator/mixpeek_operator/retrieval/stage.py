@@ -91,7 +91,10 @@ class Context:
     nested: Nested
     names: dict[str, Any]
     """INPUT, CONTEXT and STAGE for templates; a stage adds DOC."""
+    searched: list[str] = field(default_factory=list)
+    """Dense vectors that the last search used, by their names."""
     facets: list[dict[str, Any]] = field(default_factory=list)
+    aggregations: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     limits: list[dict[str, Any]] = field(default_factory=list)
 

@@ -180,6 +180,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         for (item, target), vector in zip(targets, vectors, strict=True)
     ]
     found = await search.search(context.vectors, context.namespace.vector_collection, jobs)
+    context.searched = [target.feature.index.name for _, target in targets if target.feature.index.type == "dense"]
     state.credits += float(len(jobs))
     if len(jobs) == 1:
         documents = [search.document(hit.payload, hit.score) for hit in found[0]]
