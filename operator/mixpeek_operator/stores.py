@@ -6,6 +6,7 @@ An adapter is imported only when it is chosen, so that the base install needs no
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mixpeek_operator.adapters.kubernetes_secrets import KubernetesSecrets
     from mixpeek_operator.adapters.local_blobs import LocalBlobs
 
+_REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _CACHE_BYTES = 256 * 1024 * 1024
 
 
@@ -98,7 +100,8 @@ def ray_machines(settings: Settings, api: KubernetesApi) -> Machines | None:
         pull_secrets=tuple(filter(None, (name.strip() for name in settings.engine_image_pull_secrets.split(",")))),
         service_account=settings.ray_pod_service_account,
         secret=settings.ray_pod_secret,
-        environment=variables(settings),
+        secret_keys=_pairs(settings.ray_pod_secret_keys),
+        environment=variables(settings) | {name: os.environ[name] for name in _REGIONS if name in os.environ},
         gpu_label=settings.gpu_label,
         head_cpus=settings.ray_head_cpus,
         head_memory=settings.ray_head_memory,
@@ -106,6 +109,14 @@ def ray_machines(settings: Settings, api: KubernetesApi) -> Machines | None:
         worker_memory=settings.ray_pod_memory,
     )
     return KubeRayMachines(api, pods)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Return `A=x,B=y` as a mapping. Raises SpecError for what is no pair."""
+    pairs = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := [pair for pair in pairs if not all(pair.partition("="))]:
+        raise SpecError(f"MIXPEEK_RAY_POD_SECRET_KEYS: {wrong[0]!r} is not VARIABLE=key")
+    return {name: key for name, _, key in (pair.partition("=") for pair in pairs)}
 
 
 def own_clusters(settings: Settings, index: ResourceIndex) -> FindEndpoints | None:

@@ -13,7 +13,10 @@ Object = dict[str, Any]
 MANIFESTS = REPOSITORY / "manifests"
 HEADER = "# Rendered from the chart by `python -m tests.cluster.plain`; change the chart, not this file.\n"
 PROCESSES = ("operator", "api")
-_STORE_VARIABLES = ("MIXPEEK_MONGO", "MONGODB_", "MIXPEEK_REDIS", "REDIS_", "MIXPEEK_QDRANT", "MIXPEEK_BLOBS", "AWS_")
+_STORE_VARIABLES = (
+    *("MIXPEEK_MONGO", "MONGODB_", "MIXPEEK_REDIS", "REDIS_", "MIXPEEK_QDRANT", "MIXPEEK_BLOBS", "AWS_"),
+    "MIXPEEK_RAY_POD_SECRET",
+)
 _HELM_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 IN_CLUSTER: Object = {"credentials": {"existingSecret": "mixpeek-credentials"}}
 EXTERNAL: Object = IN_CLUSTER | {

@@ -111,6 +111,29 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{/* What Ray's pods run, and where they have the credentials of the object storage from. */}}
+{{- define "mixpeek.machines" -}}
+- name: MIXPEEK_ENGINE_IMAGE
+  value: {{ include "mixpeek.image" (dict "root" $ "image" .Values.engineImage) }}
+- name: MIXPEEK_ENGINE_IMAGE_PULL_POLICY
+  value: {{ .Values.engineImage.pullPolicy }}
+{{- with .Values.imagePullSecrets }}
+- name: MIXPEEK_ENGINE_IMAGE_PULL_SECRETS
+  value: {{ range $index, $each := . }}{{ if $index }},{{ end }}{{ $each.name }}{{ end }}
+{{- end }}
+{{- if .Values.objectStorage.enabled }}
+- name: MIXPEEK_RAY_POD_SECRET
+  value: {{ include "mixpeek.credentials" . }}
+- name: MIXPEEK_RAY_POD_SECRET_KEYS
+  value: AWS_ACCESS_KEY_ID=s3-access-key,AWS_SECRET_ACCESS_KEY=s3-secret-key
+{{- else if .Values.objectStorage.external.existingSecret }}
+- name: MIXPEEK_RAY_POD_SECRET
+  value: {{ .Values.objectStorage.external.existingSecret }}
+- name: MIXPEEK_RAY_POD_SECRET_KEYS
+  value: AWS_ACCESS_KEY_ID=access-key,AWS_SECRET_ACCESS_KEY=secret-key
+{{- end }}
+{{- end }}
+
 {{/* Variables of operator and API alike, the component's own last. */}}
 {{- define "mixpeek.environment" -}}
 {{- $known := .root.Files.Get "files/settings.yaml" | fromYamlArray }}
@@ -124,6 +147,9 @@ topologySpreadConstraints:
   value: json
 {{ include "mixpeek.secretVariable" (dict "name" "MIXPEEK_ENCRYPTION_KEY" "secret" (include "mixpeek.credentials" .root) "key" "encryption-key") }}
 {{ include "mixpeek.stores" .root | trim }}
+{{- if .root.Values.kuberay.enabled }}
+{{ include "mixpeek.machines" .root | trim }}
+{{- end }}
 {{- range $name, $value := .root.Values.settings }}
 {{- if not (has $name $known) }}
 {{- fail (printf "settings: %s is no setting; there are %s" $name (join ", " $known)) }}

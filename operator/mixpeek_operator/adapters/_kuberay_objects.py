@@ -42,6 +42,8 @@ class Pods:
     service_account: str | None = None
     secret: str | None = None
     """A Secret in each organization's Kubernetes namespace whose entries become variables of the pods."""
+    secret_keys: Mapping[str, str] = field(default_factory=dict)
+    """Variable → key of that Secret; with none, every entry under its own name."""
     secrets: str = "mixpeek-secrets"
     """The Secret that holds the organization's secrets."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -279,7 +281,10 @@ def _template(
         "image": image or pods.image,
         "imagePullPolicy": pods.pull_policy,
         "ports": [{"name": name, "containerPort": port} for name, port in ports],
-        "env": [_variable(*pair, pods) for pair in sorted({**pods.environment, **(environment or {})}.items())],
+        "env": [
+            *(_from_secret(name, pods.secret, key) for name, key in sorted(pods.secret_keys.items()) if pods.secret),
+            *(_variable(*pair, pods) for pair in sorted({**pods.environment, **(environment or {})}.items())),
+        ],
         "resources": {"limits": limits, "requests": requests},
         "securityContext": _container_security(),
         "volumeMounts": [
@@ -287,7 +292,7 @@ def _template(
             {"name": "data", "mountPath": "/data"},
         ],
     }
-    if pods.secret:
+    if pods.secret and not pods.secret_keys:
         main["envFrom"] = [{"secretRef": {"name": pods.secret}}]
     spec: Object = {
         "automountServiceAccountToken": token,
@@ -320,10 +325,12 @@ def _template(
 
 
 def _variable(name: str, value: str, pods: Pods) -> Object:
-    secret = secret_of(value)
-    if secret is None:
-        return {"name": name, "value": value}
-    return {"name": name, "valueFrom": {"secretKeyRef": {"name": pods.secrets, "key": secret}}}
+    key = secret_of(value)
+    return {"name": name, "value": value} if key is None else _from_secret(name, pods.secrets, key)
+
+
+def _from_secret(name: str, secret: str, key: str) -> Object:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
 def _toleration(given: Mapping[str, Any]) -> Object:
@@ -343,6 +350,8 @@ def _labels(cluster: Cluster) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "ray",
         "app.kubernetes.io/part-of": "mixpeek",
+        # The chart's network policies know the pods by it.
+        "app.kubernetes.io/component": "engine",
         "app.kubernetes.io/managed-by": "mixpeek-operator",
         NAMESPACE_LABEL: cluster.namespace_id,
     }

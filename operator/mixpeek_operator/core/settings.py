@@ -84,7 +84,11 @@ class Settings(BaseSettings):
     )
     ray_pod_secret: str | None = Field(
         default=None,
-        description="Secret whose entries become variables of Ray's pods: their credentials of the object storage.",
+        description="Secret of each namespace with a cluster that gives Ray's pods their credentials of the storage.",
+    )
+    ray_pod_secret_keys: str = Field(
+        default="",
+        description="Comma-separated VARIABLE=key of that Secret; every entry is a variable when unset.",
     )
     ray_pod_service_account: str | None = Field(
         default=None, description="Service account of Ray's pods; the namespace's default when unset."

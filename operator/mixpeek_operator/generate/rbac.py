@@ -26,7 +26,9 @@ def operator_rules(schemas: Mapping[str, KindSchema]) -> list[Rule]:
         _rule(API_GROUP, [f"{name}/status" for name in kinds], ["get", "update", "patch"]),
         # Owner references that block deletion need it where that admission plugin is on.
         _rule(API_GROUP, [f"{name}/finalizers" for name in kinds], ["update"]),
-        _rule("ray.io", ["rayclusters", "rayservices", "rayjobs"], [*_READ, *_WRITE]),
+        _rule("ray.io", ["rayservices"], [*_READ, "create", "patch", "delete"]),
+        # KubeRay makes them; only the bounds of their workers are handed on.
+        _rule("ray.io", ["rayclusters"], ["get", "patch"]),
         {**_rule("", ["secrets"], ["get"]), "resourceNames": [_SECRET]},
         _rule("", ["events"], ["get", "create", "patch"]),
     ]
@@ -42,6 +44,8 @@ def api_rules(schemas: Mapping[str, KindSchema]) -> list[Rule]:
         # What is not there yet has no name that a rule could ask for.
         _rule("", ["secrets"], ["create"]),
         _rule("", ["events"], ["get", "list"]),
+        # A plan tells what would become of a namespace's Ray cluster.
+        _rule("ray.io", ["rayservices", "rayclusters"], ["get"]),
     ]
 
 

@@ -90,9 +90,9 @@ class ExtractorSpec(NamespacedSpec):
         description="Version of the code; another one replaces it where it is served, without a pause.",
         examples=["1.0.0"],
     )
-    source: Annotated[ExtractorSource, Immutable("a version's code cannot change; raise the version", unless="version")] = Field(
-        description="Where the code comes from.", examples=[{"path": "extractors/my_extractor"}]
-    )
+    source: Annotated[
+        ExtractorSource, Immutable("a version's code cannot change; raise the version", unless="version")
+    ] = Field(description="Where the code comes from.", examples=[{"path": "extractors/my_extractor"}])
     realtime: bool = Field(default=False, description="Also serve it at query time (realtime.py).", examples=[True])
     parameters: FreeObject | None = Field(
         default=None, description="Defaults of its parameters.", examples=[{"model": "small"}]
