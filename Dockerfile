@@ -43,18 +43,22 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheels /src \
 FROM base AS operator
 COPY --from=packages /opt/mixpeek /opt/mixpeek
 COPY --from=program /opt/mixpeek /opt/mixpeek
+# Under whatever id it runs: nobody is listed in /etc/passwd.
+ENV USER=mixpeek
 USER 65532:65532
 WORKDIR /data
 ENTRYPOINT ["mixpeekctl"]
 CMD ["operator"]
 
-FROM base AS engine
+FROM base AS engine-base
 # KubeRay's probes call wget, its commands bash.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends procps wget \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
-ENV RAY_USAGE_STATS_ENABLED=0 HOME=/tmp
 COPY --from=engine-packages /opt/mixpeek /opt/mixpeek
+
+FROM engine-base AS engine
+ENV RAY_USAGE_STATS_ENABLED=0 HOME=/tmp USER=mixpeek
 COPY --from=program /opt/mixpeek /opt/mixpeek
 USER 65532:65532
 WORKDIR /data

@@ -25,6 +25,8 @@ from mixpeek_operator.core.resource import API_GROUP, API_VERSION
 _log = structlog.get_logger(__name__)
 _RESTART_S = 2.0
 _STOP_S = 5.0
+_IDENTITY: Any = "mixpeek-operator"
+"""kopf's name for us; its own begins with the user's name, and in a container the user's id may have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,9 @@ class KopfEvents:
                 settings.watching.field_selectors[watched.group, watched.version, watched.plural] = selector
 
         async def operator(stop: asyncio.Event) -> None:
-            await kopf.operator(registry=registry, settings=settings, standalone=True, stop_flag=stop, **where)
+            await kopf.operator(
+                registry=registry, settings=settings, standalone=True, stop_flag=stop, identity=_IDENTITY, **where
+            )
 
         return operator
 
