@@ -19,6 +19,7 @@ CATEGORIES = {
     "cluster": "group",
     "unwind": "apply",
     "rag_prepare": "apply",
+    "cross_compare": "apply",
 }
 SEARCH = {
     "stage_id": "feature_search",
