@@ -11,9 +11,11 @@ import pytest
 from mixpeek_operator.core.catalog import Catalog
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.core.lifecycle import Facilities, Refs, Subject
+from mixpeek_operator.core.refs import immutable_changes
 from mixpeek_operator.core.resource import ID_ANNOTATION, Metadata, Resource
 from mixpeek_operator.kinds.extractor import plan as extractor_plan
 from mixpeek_operator.kinds.extractor import status as extractor_status
+from mixpeek_operator.kinds.extractor.spec import SCHEMA as EXTRACTOR
 from mixpeek_operator.kinds.namespace import compute
 from mixpeek_operator.ports.machines import ApplicationState, ClusterState
 
@@ -181,3 +183,11 @@ def test_health_of_an_endpoint_is_that_of_its_application_although_the_cluster_s
     assert _endpoint(None)[1] == "Deploying"
     assert _endpoint(ApplicationState("RUNNING"), serving=False)[:2] == (False, "Deploying")
     assert _endpoint(ApplicationState("RUNNING"), updating=True)[:2] == (False, "Deploying")
+
+
+def test_the_source_of_an_extractor_changes_only_with_its_version() -> None:
+    old = extractor().spec
+    other = {**old, "source": {"container_image": "own:2"}}
+    assert [path for path, _ in immutable_changes(EXTRACTOR, old, other)] == [("source",)]
+    assert immutable_changes(EXTRACTOR, old, {**other, "version": "2"}) == []
+    assert immutable_changes(EXTRACTOR, old, {**old, "version": "2"}) == []
