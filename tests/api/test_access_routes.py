@@ -37,6 +37,16 @@ async def test_without_a_valid_key_nothing_private_answers(world: Any, path: str
     assert answer.json()["error"]["type"] == "UnauthorizedError"
 
 
+async def test_a_key_may_come_in_a_header_of_its_own_where_there_is_no_other(world: Any) -> None:
+    async with world.client(None) as http:
+        by_key = {"X-API-Key": world.admin}
+        assert (await http.get("/v1/me", headers=by_key)).status_code == 200
+        reading = {"X-API-Key": await world.key("read")}
+        assert (await http.get("/v1/organizations", headers=reading)).status_code == 403
+        for wrong in ({"X-API-Key": "sk_unknown"}, {"X-API-Key": " "}, {**by_key, "Authorization": "Basic eDp5"}):
+            assert (await http.get("/v1/me", headers=wrong)).status_code == 401
+
+
 @pytest.mark.parametrize(
     "path",
     ["/v1/health", "/v1/health/liveness", "/v1/health/beat", "/v1/discovery", "/v1/discovery/stages", "/metrics"],

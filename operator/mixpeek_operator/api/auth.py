@@ -15,6 +15,8 @@ from mixpeek_operator.core.errors import ForbiddenError, InternalError, Unauthor
 
 ANY = "any"
 """Asks for a valid key and nothing more."""
+KEY_HEADER = "X-API-Key"
+"""Carries the key where there is no Authorization header."""
 _PUBLIC = re.compile(
     r"/v1/(health(/liveness|/beat)?|discovery(/.*)?|retrievers/stages|collections/features(/.*)?|public/.*|blobs/.*)"
     r"|/metrics|/openapi\.json"
@@ -102,7 +104,12 @@ Caller = Annotated[Principal, Depends(current)]
 def _token(request: Request) -> str:
     header = request.headers.get("authorization")
     if header is None:
-        raise UnauthorizedError("send your API key as 'Authorization: Bearer <key>'", code="api_key_missing")
+        # Proxies that authenticate for themselves, a Kubernetes API server among them, take that header away.
+        if key := request.headers.get(KEY_HEADER, "").strip():
+            return key
+        raise UnauthorizedError(
+            f"send your API key as 'Authorization: Bearer <key>' or '{KEY_HEADER}: <key>'", code="api_key_missing"
+        )
     scheme, _, token = header.partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token:

@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from mixpeek_operator.api import scope
+from mixpeek_operator.api import auth, scope
 from mixpeek_operator.api.bodies import documented
 
 _ERROR = {
@@ -32,6 +32,16 @@ _ERROR = {
         },
     },
 }
+_SECURITY = {
+    "BearerAuth": {"type": "http", "scheme": "bearer"},
+    "ApiKeyAuth": {
+        "type": "apiKey",
+        "in": "header",
+        "name": auth.KEY_HEADER,
+        "description": "The same key, for ways through proxies that keep the Authorization header for themselves.",
+    },
+}
+"""Either is enough."""
 NAMESPACE_PARAMETER = {
     "name": "X-Namespace",
     "in": "header",
@@ -70,7 +80,7 @@ def build(app: FastAPI) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     schemas["ErrorResponse"] = _ERROR
-    components["securitySchemes"] = {"BearerAuth": {"type": "http", "scheme": "bearer"}}
+    components["securitySchemes"] = _SECURITY
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
@@ -88,7 +98,7 @@ def _complete(operation: dict[str, Any], route: APIRoute, schemas: dict[str, Any
     parameters: list[dict[str, Any]] = operation.setdefault("parameters", [])
     for call in _calls(route.dependant):
         if getattr(call, "permission", None):
-            operation["security"] = [{"BearerAuth": []}]
+            operation["security"] = [{name: []} for name in _SECURITY]
         elif call is scope.namespaced:
             parameters.append(NAMESPACE_PARAMETER)
         elif getattr(call, "lists", False):

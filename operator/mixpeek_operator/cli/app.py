@@ -16,8 +16,11 @@ from mixpeek_operator.cli.commands import data, manifests, operator, resources, 
 
 HELP = """Declare a multimodal search system in YAML, ingest into it and search it.
 
-Commands that talk to a server find it by --server or MIXPEEK_SERVER and authenticate with --api-key or
-MIXPEEK_API_KEY. Exit codes: 0 yes; 1 the answer is no (different, invalid, failed, timed out); 2 an error."""
+Commands that talk to a server find it by --server; --context, --kube-namespace or --kubeconfig, in a cluster;
+MIXPEEK_SERVER; the local server if one listens; the kubeconfig's current context. They authenticate with
+--api-key, MIXPEEK_API_KEY or, in a cluster, the Secret of the chart.
+
+Exit codes: 0 yes; 1 the answer is no (different, invalid, failed, timed out); 2 an error."""
 
 app = typer.Typer(
     name="mixpeekctl", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 import httpx
 
+from mixpeek_operator.cli import output
+from mixpeek_operator.cli.options import Target
 from mixpeek_operator.core.errors import (
     AlreadyExistsError,
     BadRequestError,
@@ -24,6 +28,12 @@ from mixpeek_operator.core.errors import (
     UnavailableError,
 )
 
+if TYPE_CHECKING:
+    from mixpeek_operator.cli.cluster import Cluster
+
+LOCAL = ("127.0.0.1", 7007)
+_PIECE = 256 * 1024
+_UPLOAD_S = 600.0
 _BY_STATUS: dict[int, type[MixpeekError]] = {
     400: BadRequestError,
     401: UnauthorizedError,
@@ -36,10 +46,11 @@ _BY_STATUS: dict[int, type[MixpeekError]] = {
 
 
 class Client:
-    """Requests to one server. Raises the MixpeekError that the server's error envelope names."""
+    """Requests to one server, in a `cluster` or not. Raises the MixpeekError that the error envelope names."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, cluster: Cluster | None = None) -> None:
         self._http = http
+        self._cluster = cluster
 
     @property
     def base_url(self) -> str:
@@ -79,34 +90,108 @@ class Client:
             raise BadRequestError(f"{self.base_url!r} is no server address, such as http://127.0.0.1:7007") from error
         except httpx.HTTPError as error:
             raise UnavailableError(
-                f"cannot reach {self.base_url} ({error}); start it with `mixpeekctl serve` or set MIXPEEK_SERVER"
+                f"cannot reach {self.base_url} ({error}); is it running? --server or MIXPEEK_SERVER names another"
             ) from error
         if response.status_code >= 400:
-            raise _error(response)
+            raise self._error(response)
         return response
 
     def put_signed(self, url: str, file: Path, content_type: str) -> None:
-        """PUT a file to a signed URL, piece by piece and without credentials."""
+        """PUT a file to a signed URL, piece by piece and without our key."""
         headers = {"Content-Type": content_type, "Content-Length": str(file.stat().st_size)}
+        way = self._cluster.through(url) if self._cluster is not None else None
         try:
-            with file.open("rb") as content:
-                response = httpx.put(url, content=content, headers=headers, timeout=600)
+            if self._cluster is None or way is None:
+                response = httpx.put(url, content=_Pieces(file), headers=headers, timeout=_UPLOAD_S)
+            else:
+                with self._cluster.client(None, _UPLOAD_S) as http:
+                    response = http.put(way[0], content=_Pieces(file), headers=headers | way[1])
+        except httpx.ConnectError as error:
+            raise UnavailableError(
+                f"the upload goes to {urlsplit(url).netloc}, which cannot be reached from here ({error}); let the "
+                "server hand out links for outside (MIXPEEK_PUBLIC_URL, MIXPEEK_BLOBS_ENDPOINT_URL)"
+            ) from error
         except httpx.HTTPError as error:
             raise UnavailableError(f"the upload to the signed URL failed: {error}") from error
         if response.status_code >= 400:
-            raise _error(response)
+            raise self._error(response)
+
+    def _error(self, response: httpx.Response) -> MixpeekError:
+        if self._cluster is None:
+            return _error(response)
+        from mixpeek_operator.cli.cluster import refusal
+
+        return refusal(response) or _error(response)
+
+
+class _Pieces:
+    """A file's bytes; may be read again, for a request that is sent again."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._file.open("rb") as content:
+            while piece := content.read(_PIECE):
+                yield piece
 
 
 @contextmanager
-def connect(server: str, api_key: str | None, *, timeout_s: float = 300.0) -> Iterator[Client]:
-    """Open a client for `server`; without a key only the public endpoints answer."""
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+def connect(at: Target, *, timeout_s: float = 300.0) -> Iterator[Client]:
+    """Open a client for the server that the options, the environment or the kubeconfig name, in this order.
+
+    Without any of them it is the local server, if one listens, before the kubeconfig's current context. Without a key
+    only the public endpoints answer. Raises BadRequestError, UnavailableError saying what was tried, and what
+    `cli.cluster.find` raises.
+    """
+    asked = (at.context, at.kube_namespace, at.kubeconfig) != (None, None, None)
+    if at.server is not None and asked:
+        raise BadRequestError("--server names a server and --context, --kube-namespace and --kubeconfig another")
+    server = at.server or os.environ.get("MIXPEEK_SERVER") or os.environ.get("MIXPEEK_BASE_URL")
+    if asked or not (server or _listens()):
+        cluster = _cluster(at, asked)
+        key = at.api_key or cluster.key()
+        with cluster.client(key, timeout_s) as http:
+            yield Client(http, cluster)
+        return
+    headers = {"Authorization": f"Bearer {at.api_key}"} if at.api_key else {}
+    server = server or _local()
     try:
         http = httpx.Client(base_url=server, headers=headers, timeout=timeout_s)
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise BadRequestError(f"--server {server!r} or the API key cannot be used: {error}") from error
     with http:
         yield Client(http)
+
+
+def _listens() -> bool:
+    try:
+        socket.create_connection(LOCAL, timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _local() -> str:
+    return f"http://{LOCAL[0]}:{LOCAL[1]}"
+
+
+def _cluster(at: Target, asked: bool) -> Cluster:
+    # Only those who need it pay for it.
+    from mixpeek_operator.cli.cluster import find
+
+    if asked:
+        return find(at.kubeconfig, at.context, at.kube_namespace)
+    try:
+        found = find(None, None, None)
+    except MixpeekError as error:
+        raise UnavailableError(
+            f"no server: nothing listens at {_local()}, and {error}; start one with `mixpeekctl serve`, or name one by "
+            "--server, MIXPEEK_SERVER or --context",
+            code="no_server",
+        ) from error
+    output.warn(f"using {found}")
+    return found
 
 
 def quoted(name: str) -> str:

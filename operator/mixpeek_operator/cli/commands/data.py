@@ -12,26 +12,26 @@ from typing import Annotated, Any
 import typer
 
 from mixpeek_operator.cli.options import (
-    DEFAULT_SERVER,
-    KeyOption,
     NamespaceOption,
     Output,
     OutputOption,
-    ServerOption,
+    Target,
+    reaches_server,
 )
 
 TERMINAL = {"COMPLETED", "COMPLETED_WITH_ERRORS", "FAILED", "CANCELED"}
 _CHUNK = 200
 
 
+@reaches_server
 def upload(
     bucket: Annotated[str, typer.Argument(help="Bucket, by name or id.")],
     files: Annotated[list[Path], typer.Argument(help="Files to upload.", exists=True, dir_okay=False)],
     property_: Annotated[str, typer.Option("--property", help="Schema property that holds the file.")] = "content",
     field: Annotated[list[str], typer.Option("--field", help="Value for every object, NAME=VALUE.")] = [],  # noqa: B006
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Put files into a bucket. A .jsonl file holds one object a line; any other file becomes one object."""
@@ -42,7 +42,7 @@ def upload(
     root = f"/v1/buckets/{quoted(bucket)}"
     made: list[str] = []
     failed: list[dict[str, Any]] = []
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         for path in _progress(files, "uploading", quiet=output is not Output.TABLE):
             if path.suffix == ".jsonl":
                 for chunk in _chunks(path, fields):
@@ -76,6 +76,7 @@ def upload(
         raise typer.Exit(1)
 
 
+@reaches_server
 def batch(
     bucket: Annotated[str, typer.Argument(help="Bucket, by name or id.")],
     object_id: Annotated[list[str], typer.Option("--object", help="Only these objects.")] = [],  # noqa: B006
@@ -83,8 +84,8 @@ def batch(
     wait: Annotated[bool, typer.Option(help="Wait for the end and show progress.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 3600.0,
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a bucket's objects through its collections; exit code 1 when an object or the batch failed."""
@@ -97,7 +98,7 @@ def batch(
     else:
         # An empty conjunction is true of every object.
         body["filters"] = {"AND": []}
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         root = f"/v1/buckets/{quoted(bucket)}/batches"
         created = client.post(root, {k: v for k, v in body.items() if v is not None}, namespace=namespace)
         path = f"{root}/{created['batch_id']}"

@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from mixpeek_operator.cli.options import (
-    DEFAULT_SERVER,
     FilesArgument,
-    KeyOption,
     Output,
     OutputOption,
-    ServerOption,
+    Target,
+    reaches_server,
 )
 
 
@@ -89,6 +88,7 @@ def _messages(answer: dict[str, Any]) -> None:
         output.fail(f"error: {item}")
 
 
+@reaches_server
 def apply(
     files: FilesArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would happen, change nothing.")] = False,
@@ -97,8 +97,8 @@ def apply(
     seed: Annotated[bool, typer.Option("--wait-for-seed", help="Wait until seed objects are ingested.")] = False,
     acceptance: Annotated[bool, typer.Option("--run-acceptance", help="Run the acceptance steps.")] = False,
     param: ParameterOption = [],  # noqa: B006
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create and update what the files declare; all of it or nothing."""
@@ -114,7 +114,7 @@ def apply(
         "wait_timeout_seconds": wait_seconds,
     }
     form = _form(param)
-    with connect(server, api_key, timeout_s=wait_seconds + 600) as client:
+    with connect(at, timeout_s=wait_seconds + 600) as client:
         answer = client.request("POST", "/v1/manifest/apply", params=query, files=_parts(files), data=form)
     if output is not Output.TABLE:
         out.emit(answer, output)
@@ -145,18 +145,19 @@ def apply(
         raise typer.Exit(1)
 
 
+@reaches_server
 def validate(
     files: FilesArgument,
     param: ParameterOption = [],  # noqa: B006
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Check files without changing anything; every mistake is reported with its place."""
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
 
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         answer = client.request(
             "POST",
             "/v1/manifest/validate",
@@ -174,18 +175,19 @@ def validate(
         raise typer.Exit(1)
 
 
+@reaches_server
 def lint(
     files: FilesArgument,
     skip_rules: Annotated[list[str], typer.Option("--skip-rule", help="Rule code to leave out.")] = [],  # noqa: B006
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Look for what is allowed but unwise; exit code 1 when a rule of severity error fires."""
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
 
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         answer = client.request("POST", "/v1/manifest/lint", params={"skip_rules": skip_rules}, files=_parts(files))
     if output is not Output.TABLE:
         out.emit(answer, output)
@@ -199,18 +201,19 @@ def lint(
         raise typer.Exit(1)
 
 
+@reaches_server
 def diff(
     files: FilesArgument,
     param: ParameterOption = [],  # noqa: B006
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Compare files with the server: exit code 0 same, 1 different, 2 error, as `kubectl diff`."""
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
 
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         answer = client.request(
             "POST",
             "/v1/manifest/diff",
@@ -246,12 +249,13 @@ def _difference(item: dict[str, Any]) -> tuple[str, ...]:
     return (item["action"], item["resource_type"], item["name"], str(details or ""))
 
 
+@reaches_server
 def export(
     namespace: Annotated[list[str], typer.Option("--namespace", "-n", help="Only these namespaces.")] = [],  # noqa: B006
     name: Annotated[str, typer.Option("--name", help="metadata.name of the manifest.")] = "exported",
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Write here, not to stdout.")] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.YAML,
 ) -> None:
     """Write what the server holds as a manifest: names for ids, placeholders for secrets."""
@@ -259,7 +263,7 @@ def export(
     from mixpeek_operator.cli.client import connect
 
     form = "json" if output is Output.JSON else "yaml"
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         response = client.send(
             "GET",
             "/v1/manifest/export",
@@ -272,17 +276,18 @@ def export(
         out.say(f"wrote {file}")
 
 
+@reaches_server
 def generate(
     description: Annotated[str, typer.Argument(help="What the system should do, in a sentence.")],
     name: Annotated[str, typer.Option("--name", help="metadata.name of the manifest.")] = "generated",
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.YAML,
 ) -> None:
     """Draft a manifest with the server's language model; it is validated before you see it."""
     from mixpeek_operator.cli.client import connect
 
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         response = client.send(
             "POST", "/v1/manifest/generate", params={"description": description, "manifest_name": name}
         )

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mixpeek_operator.cli.options import (
-    DEFAULT_SERVER,
-    KeyOption,
     NamespaceOption,
     Output,
     OutputOption,
-    ServerOption,
+    Target,
+    reaches_server,
 )
 
 if TYPE_CHECKING:
@@ -51,12 +50,13 @@ def condition(resource: dict[str, Any], type: str) -> dict[str, Any]:
     return {}
 
 
+@reaches_server
 def get(
     kind: KindArgument,
     name: Annotated[str | None, typer.Argument(help="Name or id; all of the kind when absent.")] = None,
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List resources of a kind ('all' for every kind), or print one."""
@@ -64,7 +64,7 @@ def get(
     from mixpeek_operator.cli.client import connect
     from mixpeek_operator.core.errors import BadRequestError
 
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         if kind == "all" and name is not None:
             raise BadRequestError("name a kind to get one resource")
         if name is not None:
@@ -126,19 +126,20 @@ def _holds(status: dict[str, Any]) -> str:
     return ", ".join(held)
 
 
+@reaches_server
 def describe(
     kind: KindArgument,
     name: Annotated[str, typer.Argument(help="Name or id.")],
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show one resource whole: declaration, status, conditions, events."""
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect
 
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         item = _one(client, plural(kind), name, namespace)
         path = f"{_path(plural(kind), name)}/events"
         events = client.get(path, params=_in(namespace))["results"]
@@ -173,13 +174,14 @@ def describe(
         )
 
 
+@reaches_server
 def wait(
     resource: Annotated[str, typer.Argument(help="KIND/NAME, e.g. collection/articles.")],
     for_: Annotated[str, typer.Option("--for", help="condition=NAME or delete.")] = "condition=Ready",
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 60.0,
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Wait until a condition is True or the resource is gone; exit code 1 when time runs out."""
@@ -193,7 +195,7 @@ def wait(
         raise BadRequestError("use KIND/NAME and --for condition=NAME or --for delete")
     deadline = time.monotonic() + timeout
     last: dict[str, Any] = {}
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         while True:
             try:
                 item = _one(client, plural(kind), name, namespace)
@@ -215,6 +217,7 @@ def wait(
         out.emit({"resource": resource, "for": for_, "condition": last or None}, output)
 
 
+@reaches_server
 def delete(
     kind: Annotated[str | None, typer.Argument(help="Kind; leave out with --file.")] = None,
     name: Annotated[str | None, typer.Argument(help="Name or id.")] = None,
@@ -226,8 +229,8 @@ def delete(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is gone.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait; the deletion goes on after that.")] = 60.0,
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Delete a resource with its data, or all that manifests declare, dependents first.
@@ -251,7 +254,7 @@ def delete(
             out.say(f"  {each}/{called}{' and all that refers to it' if cascade or each == 'namespaces' else ''}")
         typer.confirm("Go on?", abort=True)
     tell = out.say if output is Output.TABLE else None
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         deletions = [_mark(client, target, cascade) for target in targets]
         if wait:
             _until_gone(client, deletions, timeout, tell)

@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from mixpeek_operator.cli.options import (
-    DEFAULT_SERVER,
-    KeyOption,
     NamespaceOption,
     Output,
     OutputOption,
-    ServerOption,
+    Target,
+    reaches_server,
 )
 
 RetrieverArgument = Annotated[str, typer.Argument(help="Retriever, by name or id.")]
@@ -50,14 +49,15 @@ def inputs_of(pairs: list[str]) -> dict[str, Any]:
     return values
 
 
+@reaches_server
 def execute(
     retriever: RetrieverArgument,
     input_: InputOption = [],  # noqa: B006
     filters: Annotated[str | None, typer.Option("--filters", help="Filter, as JSON.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Documents to return.")] = 10,
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Run a retriever and print what it found."""
@@ -71,7 +71,7 @@ def execute(
             body["filters"] = json.loads(filters)
         except json.JSONDecodeError as error:
             raise BadRequestError(f"--filters is not JSON: {error.msg} at column {error.colno}") from error
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         answer = client.post(f"/v1/retrievers/{quoted(retriever)}/execute", body, namespace=namespace)
     if output is not Output.TABLE:
         out.emit(answer, output)
@@ -103,19 +103,20 @@ def print_documents(
     out.cards(["#", "SCORE", *(name.upper() for name in fields)], rows, title=title)
 
 
+@reaches_server
 def explain(
     retriever: RetrieverArgument,
     input_: InputOption = [],  # noqa: B006
     namespace: NamespaceOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    api_key: KeyOption = None,
+    *,
+    at: Target,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show how a retriever would run, without running it."""
     from mixpeek_operator.cli import output as out
     from mixpeek_operator.cli.client import connect, quoted
 
-    with connect(server, api_key) as client:
+    with connect(at) as client:
         answer = client.post(
             f"/v1/retrievers/{quoted(retriever)}/explain", {"inputs": inputs_of(input_)}, namespace=namespace
         )
