@@ -108,10 +108,11 @@ def differences(wanted: Object, have: Object) -> tuple[str, ...]:
     """Return what of a RayService is not as wanted; what begins with `rayClusterConfig` needs another cluster."""
     found = dict.fromkeys(_named(path) for path in _paths(wanted["spec"], have.get("spec") or {}))
     metadata = have["metadata"]
-    for part in ("labels", "annotations"):
-        # What others add to them is theirs.
+    # What others add to labels and annotations is theirs. Where only the hash differs something is there that is no
+    # longer declared, and that can only be a part of the pods.
+    for part, what in (("labels", "labels"), ("annotations", "rayClusterConfig")):
         if any(_paths(wanted["metadata"][part], metadata.get(part) or {})) and not found:
-            found[part] = None
+            found[what] = None
     return tuple(found)
 
 

@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mixpeek_operator.adapters import _kuberay_objects as objects
 from mixpeek_operator.extraction.ray import applications
 from mixpeek_operator.ports.machines import Application, Cluster, Workers
 
+LAW = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IMAGE = "mixpeek-engine:0.1.0"
 PODS = objects.Pods(IMAGE, environment={"MIXPEEK_BLOBS_URL": "s3://files"}, secret="ray-credentials")
 PLATFORM = applications.of_platform("ns_one")
@@ -48,6 +49,7 @@ CLUSTERS = st.builds(
 )
 
 
+@LAW
 @given(CLUSTERS)
 def test_the_same_cluster_makes_the_same_object_and_differs_from_itself_in_nothing(cluster: Cluster) -> None:
     made = objects.ray_service(cluster, PODS)
@@ -56,6 +58,7 @@ def test_the_same_cluster_makes_the_same_object_and_differs_from_itself_in_nothi
     assert objects.differences(made, _defaulted(made)) == (), "what the API server and others add is theirs"
 
 
+@LAW
 @given(CLUSTERS)
 def test_every_group_is_within_its_bounds_and_the_autoscaler_is_there_when_one_can_grow(cluster: Cluster) -> None:
     spec = objects.ray_service(cluster, PODS)["spec"]["rayClusterConfig"]
@@ -70,6 +73,7 @@ def test_every_group_is_within_its_bounds_and_the_autoscaler_is_there_when_one_c
     assert limits.get("nvidia.com/gpu") == (str(cluster.workers.gpus) if cluster.workers.gpus else None)
 
 
+@LAW
 @given(CLUSTERS)
 def test_every_application_can_be_placed_and_no_secret_is_spelled_out(cluster: Cluster) -> None:
     made = objects.ray_service(cluster, PODS)
@@ -84,12 +88,24 @@ def test_every_application_can_be_placed_and_no_secret_is_spelled_out(cluster: C
     assert "${{" not in str(made)
 
 
+@LAW
+@given(CLUSTERS)
+def test_what_is_no_longer_declared_is_noticed(cluster: Cluster) -> None:
+    selected = replace(cluster, workers=replace(cluster.workers, node_selector={"pool": "a", "left": "over"}))
+    less = replace(cluster, workers=replace(cluster.workers, node_selector={"pool": "a"}))
+    assert objects.differences(objects.ray_service(less, PODS), objects.ray_service(selected, PODS)) == (
+        "rayClusterConfig",
+    )
+
+
+@LAW
 @given(CLUSTERS, CLUSTERS)
 def test_two_clusters_differ_exactly_when_their_objects_do(one: Cluster, other: Cluster) -> None:
     first, second = (objects.ray_service(item, PODS) for item in (one, other))
     assert bool(objects.differences(first, second)) == (first != second)
 
 
+@LAW
 @given(st.text("abcXYZ019_-.", min_size=1, max_size=90), st.text("abcXYZ019_-.", min_size=1, max_size=90))
 def test_a_name_is_what_kuberay_takes_and_each_id_has_its_own(one: str, other: str) -> None:
     name = objects.cluster_name(f"ns_{one}")
