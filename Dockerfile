@@ -26,8 +26,9 @@ RUN python3 -m venv /opt/mixpeek \
 
 FROM packages AS engine-packages
 COPY requirements/engine.txt /src/
+# A file of torch's own tests is written for a newer Python: what does not compile is no reason to stop.
 RUN pip install --no-compile --require-hashes -r /src/engine.txt \
-    && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/mixpeek/lib
+    && (python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/mixpeek/lib || true)
 
 # Ours alone, where the packages will be: a change of our code leaves the large layers as they are.
 FROM tools AS program

@@ -7,16 +7,19 @@ ARGS ?=
 # Compiled code is kept beside the source, so that every start but the first is quick.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test bench lint fix generate lock package clean
+.PHONY: help quickstart test e2e bench lint fix generate lock package clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(VENV)/.models ## start a server, apply an example, ingest it, search it
 	@$(BIN)/python -m examples.quickstart $(ARGS)
 
 test: $(VENV)/.dev ## every test
 	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+e2e: $(VENV)/.dev ## install, use and remove it on a real cluster of one node (root; see tests/e2e/README.md)
+	@PYTHON=$(BIN)/python tests/e2e/run.sh $(ARGS)
 
 bench: $(VENV)/.dev ## measure against the bare parts on this machine
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -218,7 +218,7 @@ def _layer(folder: Path) -> tuple[Path, str]:
     out, stamp, built = (folder.with_name(folder.name + end) for end in (".tar", ".digest", ".done"))
     if stamp.exists() and stamp.stat().st_mtime_ns > built.stat().st_mtime_ns:
         return out, stamp.read_text()
-    with tarfile.open(out, "w") as archive:
+    with tarfile.open(out, "w", copybufsize=1 << 20) as archive:
         for place, folders, files in os.walk(folder):
             for name in sorted(folders) + sorted(files):
                 _add(archive, folder, Path(place, name))
