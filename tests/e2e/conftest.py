@@ -131,10 +131,6 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
             "redis": f"redis://{NODE}:{redis.port}/0",
             "access-key": servers.ACCESS_KEY,
             "secret-key": servers.SECRET_KEY,
-            # As Ray's pods take them.
-            "AWS_ACCESS_KEY_ID": servers.ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": servers.SECRET_KEY,
-            "AWS_REGION": "us-east-1",
         }
         yield Places(folder, values, secret)
 
@@ -160,7 +156,6 @@ def release(before: set[str], places: Places) -> str:
         "api": {"replicas": 1, "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}}},
         "settings": {
             "MIXPEEK_EMBEDDING_THREADS": 1,
-            "MIXPEEK_RAY_POD_SECRET": "stores",
             "MIXPEEK_RAY_HEAD_CPUS": 0.1,
             "MIXPEEK_RAY_HEAD_MEMORY": "2Gi",
             "MIXPEEK_RAY_POD_CPUS": 0.3,
