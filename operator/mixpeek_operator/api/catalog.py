@@ -9,12 +9,17 @@ from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
 from mixpeek_operator.core.rest import vector_index
 
 
+def in_category(info: StageInfo, category: str | None) -> bool:
+    """Whether a list of a category holds the stage; those of group are in the list of reduce, too."""
+    return category in (None, info.category, _category(info))
+
+
 def stage_item(info: StageInfo) -> dict[str, Any]:
     """Return a stage as `GET /v1/retrievers/stages` lists it."""
     return {
         "stage_id": info.id,
         "description": info.description,
-        "category": info.category,
+        "category": _category(info),
         "icon": info.icon,
         "parameter_schema": info.parameters.model_json_schema(),
     }
@@ -28,7 +33,7 @@ def stage_discovery(info: StageInfo) -> dict[str, Any]:
         **item,
         "example_config": {
             "stage_name": info.id,
-            "stage_type": info.category,
+            "stage_type": _category(info),
             "config": {"stage_id": info.id, "parameters": parameters},
         },
     }
@@ -81,6 +86,11 @@ def vector_item(info: ExtractorInfo, index: VectorIndex) -> dict[str, Any]:
 def uri(info: ExtractorInfo, index: VectorIndex) -> str:
     """Return the feature URI of one output of an extractor."""
     return f"mixpeek://{info.name}@{info.version}/{index.output}"
+
+
+def _category(info: StageInfo) -> str:
+    """The category in an answer: client libraries refuse one that they do not know, and do not know group."""
+    return "reduce" if info.category == "group" else info.category
 
 
 def _defaults(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 
 from mixpeek_operator.api import scope
-from mixpeek_operator.api.catalog import extractor_item, stage_item
+from mixpeek_operator.api.catalog import extractor_item, in_category, stage_item
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
@@ -27,7 +27,7 @@ def router(services: Services) -> Routes:
     @routes.get("/v1/retrievers/stages", tags=["Retriever Stages"], summary="Stages a retriever can have")
     async def list_retriever_stages(category: str | None = None) -> Json:
         found = [info for _, info in sorted(services.catalog.stages().items())]
-        return Json([stage_item(info) for info in found if category in (None, info.category)])
+        return Json([stage_item(info) for info in found if in_category(info, category)])
 
     @routes.get("/v1/collections/features/extractors", summary="Extractors a collection can use")
     async def list_feature_extractors() -> Json:

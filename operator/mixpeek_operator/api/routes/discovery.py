@@ -8,7 +8,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel
 
-from mixpeek_operator.api.catalog import extractor_discovery, stage_discovery
+from mixpeek_operator.api.catalog import extractor_discovery, in_category, stage_discovery
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
@@ -42,8 +42,9 @@ def router(services: Services) -> Routes:
     def extractors() -> list[dict[str, Any]]:
         return [extractor_discovery(info) for _, info in sorted(services.catalog.extractors().items())]
 
-    def stages() -> list[dict[str, Any]]:
-        return [stage_discovery(info) for _, info in sorted(services.catalog.stages().items())]
+    def stages(category: str | None = None) -> list[dict[str, Any]]:
+        found = [info for _, info in sorted(services.catalog.stages().items())]
+        return [stage_discovery(info) for info in found if in_category(info, category)]
 
     @routes.get("/v1/discovery")
     async def discover() -> Json:
@@ -55,7 +56,7 @@ def router(services: Services) -> Routes:
 
     @routes.get("/v1/discovery/stages")
     async def list_stages(category: str | None = None) -> Json:
-        return Json([item for item in stages() if category in (None, item["category"])])
+        return Json(stages(category))
 
     @routes.get("/v1/discovery/schema")
     async def get_manifest_schema(resource_type: str | None = None) -> Json:

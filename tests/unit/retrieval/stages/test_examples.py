@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from mixpeek import RetrieverStageDefinition
 from tests.unit.retrieval.stages.running import REGISTRY
 
-from mixpeek_operator.api.catalog import stage_discovery
+from mixpeek_operator.api.catalog import in_category, stage_discovery, stage_item
 
 CATEGORIES = {
     "mmr": "sort",
@@ -33,7 +34,7 @@ SEARCH = {
 @pytest.mark.parametrize("stage_id", CATEGORIES)
 async def test_the_example_runs(world: Any, stage_id: str) -> None:
     example = stage_discovery(REGISTRY.stages()[stage_id])["example_config"]
-    assert example["stage_type"] == CATEGORIES[stage_id]
+    assert example["stage_type"] == CATEGORIES[stage_id].replace("group", "reduce")
     assert example["config"]["parameters"], "the example shows parameters"
     answer = await world.run([SEARCH, example], {"inputs": {}})
     statistics = answer["stage_statistics"]["stages"][stage_id]
@@ -52,6 +53,17 @@ async def test_the_example_runs(world: Any, stage_id: str) -> None:
 def test_it_is_in_the_catalogue(stage_id: str) -> None:
     found = {item["stage_id"]: item for item in REGISTRY.catalog(CATEGORIES[stage_id])}
     assert {"stage_id", "description", "category", "icon", "parameter_schema"} == found[stage_id].keys()
+
+
+def test_a_client_library_reads_every_category() -> None:
+    for info in REGISTRY.stages().values():
+        item = stage_item(info)
+        read = RetrieverStageDefinition.from_dict(item)
+        assert read is not None
+        assert in_category(info, None)
+        assert in_category(info, item["category"])
+        assert in_category(info, info.category)
+    assert not in_category(REGISTRY.stages()["limit"], "group")
 
 
 async def test_when_leaves_other_documents_as_they_are(world: Any) -> None:
