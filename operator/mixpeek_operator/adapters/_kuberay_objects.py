@@ -349,7 +349,8 @@ def _container_security() -> Object:
 
 def _labels(cluster: Cluster) -> dict[str, str]:
     return {
-        "app.kubernetes.io/name": "ray",
+        # A RayService's Service for the head selects by KubeRay's own value, whatever the pods say.
+        "app.kubernetes.io/name": "kuberay",
         "app.kubernetes.io/part-of": "mixpeek",
         # The chart's network policies know the pods by it.
         "app.kubernetes.io/component": "engine",
