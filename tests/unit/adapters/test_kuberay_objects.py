@@ -138,3 +138,8 @@ def _defaulted(made: Any) -> Any:
         for port in group["template"]["spec"]["containers"][0]["ports"]:
             port["protocol"] = "TCP"
     return found
+
+
+def test_pods_have_the_labels_that_kuberays_services_select() -> None:
+    head = objects.ray_service(CLUSTER, PODS)["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
+    assert head["metadata"]["labels"]["app.kubernetes.io/name"] == "kuberay"
