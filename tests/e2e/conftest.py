@@ -156,11 +156,14 @@ def release(before: set[str], places: Places) -> str:
         "api": {"replicas": 1, "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}}},
         "settings": {
             "MIXPEEK_EMBEDDING_THREADS": 1,
+            # Ray rounds a worker's 1.1 cores up to two: one for the platform's models, one for the rest. What asks for
+            # none at all would be put on the head.
             "MIXPEEK_RAY_HEAD_CPUS": 0.1,
-            "MIXPEEK_RAY_HEAD_MEMORY": "2Gi",
-            "MIXPEEK_RAY_POD_CPUS": 0.3,
-            "MIXPEEK_RAY_POD_MEMORY": "3Gi",
-            "MIXPEEK_RAY_WORKER_CPUS": 0,
+            "MIXPEEK_RAY_HEAD_MEMORY": "3Gi",
+            "MIXPEEK_RAY_POD_CPUS": 1.1,
+            "MIXPEEK_RAY_POD_MEMORY": "6Gi",
+            "MIXPEEK_RAY_WORKERS": 1,
+            "MIXPEEK_RAY_WORKER_CPUS": 0.5,
         },
     }
     chart = REPOSITORY / "charts" / "mixpeek-operator"
