@@ -292,6 +292,10 @@ JSON = st.recursive(
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.dictionaries(NAMES, JSON, max_size=4))
 async def test_any_json_is_given_back(store: MetadataStore, body: dict) -> None:
+    # FerretDB 1.24 takes bodies that differ in the names of fields alone for equal and keeps the old one (its
+    # types.Identical compares values only), so each example starts without a record.
+    for table in ("t", "u"):
+        await store.delete_where(table, "n")
     await store.put("t", "n", "1", body)
     found = await store.get("t", "n", "1")
     assert found is not None
@@ -315,6 +319,18 @@ async def test_filters_mean_the_same_on_any_json(
     filter = Compare("f", Operator(operator), [wanted, 1, "a"] if operator in ("in", "nin") else wanted)
     for each in (filter, Not((filter,))):
         assert await store.count("t", "n", each) == matches(each, body), (each, body)
+
+
+async def test_a_list_that_keeps_an_element_is_written(store: MetadataStore) -> None:
+    for body in (
+        {"a": ["x", "y"], "d": [{"k": 1}, {"k": 2}]},
+        {"a": ["x", "z"], "d": [{"k": 1}, {"l": 2}]},
+        {"a": ["x"]},
+    ):
+        await store.put("t", "n", "1", body)
+        found = await store.get("t", "n", "1")
+        assert found is not None
+        assert found.body == body
 
 
 async def test_transactions_of_many_writers_leave_whole_sets(store: MetadataStore) -> None:
