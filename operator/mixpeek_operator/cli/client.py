@@ -90,8 +90,8 @@ class Client:
             raise BadRequestError(f"{self.base_url!r} is no server address, such as http://127.0.0.1:7007") from error
         except httpx.HTTPError as error:
             raise UnavailableError(
-                f"cannot reach {self.base_url} ({error}); start it with `mixpeekctl serve`, or name another by --server "
-                "or MIXPEEK_SERVER"
+                f"cannot reach {self.base_url} ({error}); start it with `mixpeekctl serve`, or name another "
+                "by --server or MIXPEEK_SERVER"
             ) from error
         if response.status_code >= 400:
             raise self._error(response)
