@@ -148,9 +148,9 @@ def test_rules_between_fields_hold(control_plane: ControlPlane, kubernetes_names
     assert "exactly one of" in refused(control_plane, document(SCHEMAS["Extractor"], namespace, spec))
     spec["source"] = {"path": "a"}
     apply(control_plane, document(SCHEMAS["Extractor"], namespace, spec))
-    assert "version cannot change" in refused(
-        control_plane, document(SCHEMAS["Extractor"], namespace, {**spec, "version": "2.0.0"})
-    )
+    other = {**spec, "source": {"path": "b"}}
+    assert "source cannot change" in refused(control_plane, document(SCHEMAS["Extractor"], namespace, other))
+    apply(control_plane, document(SCHEMAS["Extractor"], namespace, {**other, "version": "2.0.0"}))
     unknown = document(SCHEMAS["Bucket"], namespace)
     unknown["spec"]["colour"] = "red"
     assert "colour" in refused(control_plane, unknown)

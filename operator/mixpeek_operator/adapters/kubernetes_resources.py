@@ -182,10 +182,11 @@ class KubernetesResources:
         await self._synced()
         self._refuse_taken(create, update)
         creates = [self._objects.encode(resource) for resource in create]
-        # One write alone is all or nothing by itself.
+        # One write alone is all or nothing by itself; a creation is rehearsed all the same, because server-side apply
+        # finds out that the name is taken only when it has written to who has it.
         alone = len(create) + len(update) + len(delete) == 1
         _, writes, _ = await asyncio.gather(
-            _all(self._create(*item, dry_run=True) for item in zip(create, creates, strict=True) if not alone),
+            _all(self._create(*item, dry_run=True) for item in zip(create, creates, strict=True)),
             _all(self._rehearsed(resource, alone=alone) for resource in update),
             _all(self._delete(key, dry_run=True) for key in delete if not alone),
         )

@@ -351,14 +351,17 @@ async def test_a_slow_block_keeps_its_lease(world: Any) -> None:
     batch_id = await world.submit(bucket.id, ids)
 
     async def slow() -> None:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3.0)
 
     world.runner.before = slow
-    options = {"lease_s": 0.2}
+    # Long enough that a loaded machine renews it in time, shorter than the block takes.
+    options = {"lease_s": 1.5}
     one, other = world.worker(**options), world.worker(**options)
     stop = asyncio.Event()
     running = [asyncio.create_task(item.run(stop)) for item in (one, other)]
-    await asyncio.sleep(0.9)
+    async with asyncio.timeout(60):
+        while (await world.batches.get(world.scope, bucket.id, batch_id))["status"] != "COMPLETED":  # noqa: ASYNC110 - a state in a store is polled
+            await asyncio.sleep(0.05)
     stop.set()
     await asyncio.gather(*running)
     assert world.runner.rows == ids
