@@ -136,7 +136,9 @@ class Tenant:
     def delete(self, *objects: Object, wait: bool = False) -> None:
         """`kubectl delete` these."""
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-        self.plane.kubectl("-n", self.name, "delete", f"--wait={str(wait).lower()}", "-f", "-", stdin=body)
+        self.plane.kubectl(
+            "-n", self.name, "delete", f"--wait={str(wait).lower()}", "--ignore-not-found", "-f", "-", stdin=body
+        )
 
     def everything(self) -> list[Object]:
         """Return every custom resource, with its managed fields."""

@@ -61,6 +61,11 @@ def operator(plane: ControlPlane, tenant: Tenant, tmp_path: Path) -> Iterator[Op
         yield process
 
 
+def going(item: dict[str, Any]) -> bool:
+    """Whether its deletion was asked for."""
+    return "deletionTimestamp" in item["metadata"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment_it_converges_with_nothing_twice_and_nothing_orphaned(
     operator: OperatorProcess, tenant: Tenant, seed: int
@@ -72,12 +77,12 @@ def test_killed_at_any_moment_it_converges_with_nothing_twice_and_nothing_orphan
         if chance.random() < 0.7:
             tenant.shuffled(whole_set(name), seed)
         else:
-            tenant.plane.kubectl(
-                "-n", tenant.name, "delete", "--wait=false", "--ignore-not-found", "namespaces.mixpeek.com", name
-            )
+            tenant.delete(*whole_set(name))
         time.sleep(chance.random() * 1.5)
         operator.kill()
         operator.launch()
+    # What is being deleted cannot be declared again before it is gone.
+    eventually(lambda: not any(map(going, tenant.everything())), GRACE_S, say=tenant.everything)
     tenant.apply(item for name in names for item in whole_set(name))
     eventually(lambda: tenant.all_ready(27), GRACE_S, say=tenant.everything)
     found = tenant.everything()
