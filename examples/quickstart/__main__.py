@@ -26,6 +26,7 @@ from mixpeek_operator.cli import output
 from mixpeek_operator.cli.client import Client, connect
 from mixpeek_operator.cli.commands.data import TERMINAL, follow
 from mixpeek_operator.cli.commands.search import print_documents
+from mixpeek_operator.cli.options import Target
 from mixpeek_operator.core.errors import MixpeekError
 
 HERE = Path(__file__).parent
@@ -74,7 +75,7 @@ def main() -> int:
     STATE.mkdir(parents=True, exist_ok=True)
     key = _key()
     output.say("starting the server ...")
-    with _server(key) as (url, process), connect(url, key) as client:
+    with _server(key) as (url, process), connect(Target(server=url, api_key=key)) as client:
         output.say(f"server {url}, log {_short(STATE / 'server.log')}\n")
         if not _apply(client):
             return 1
