@@ -146,7 +146,7 @@ async def test_closing_a_run_stops_its_job_and_the_run_can_be_done_again(
     first = run()
     await anext(first)
     await first.aclose()
-    for _ in range(300):
+    for _ in range(1200):
         found = await JobApi(http, endpoints).status(submission_id(WORK, "bat_2"))
         if found is not None and found[0] in ENDED:
             break
