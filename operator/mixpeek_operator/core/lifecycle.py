@@ -124,6 +124,16 @@ class Step:
         return f"{self.past} {self.what()}"
 
 
+class Deletion(Step):
+    """A step that deletes something."""
+
+    __slots__ = ()
+
+    verb: ClassVar[str] = "delete"
+    past: ClassVar[str] = "Deleted"
+    destroys: ClassVar[bool] = True
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What a kind says of itself: conditions of its own, and facts for `status`."""

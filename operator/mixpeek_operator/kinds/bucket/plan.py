@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from mixpeek_operator.core.lifecycle import Step, Subject
+from mixpeek_operator.core.lifecycle import Deletion, Step, Subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +26,22 @@ class Have:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteFiles(Step):
+class DeleteFiles(Deletion):
     """Delete the files of the bucket's objects."""
 
     prefix: str
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"files under {self.prefix}"
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteRecords(Step):
+class DeleteRecords(Deletion):
     """Delete the bucket's objects, uploads and batches."""
 
     namespace_id: str
     bucket_id: str
     tables: tuple[str, ...]
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"records of {self.bucket_id} ({', '.join(self.tables)})"

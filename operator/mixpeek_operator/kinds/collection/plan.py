@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from mixpeek_operator.core import vectors
 from mixpeek_operator.core.errors import Place, Problem, SpecError
-from mixpeek_operator.core.lifecycle import Step, Subject
+from mixpeek_operator.core.lifecycle import Deletion, Step, Subject
 from mixpeek_operator.ports.vectors import CollectionState, VectorParams
 
 PASSTHROUGH = ("passthrough_extractor", "v1")
@@ -36,30 +35,22 @@ class Have:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteDocuments(Step):
+class DeleteDocuments(Deletion):
     """Delete every document of the collection."""
 
     vector_collection: str
     collection_id: str
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"documents of {self.collection_id} in {self.vector_collection}"
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteSignature(Step):
+class DeleteSignature(Deletion):
     """Delete the index signature and what embedded the documents: a later collection of that name has its own."""
 
     namespace_id: str
     collection_id: str
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"index signature of {self.collection_id}"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from mixpeek_operator.core.conditions import Finding
 from mixpeek_operator.core.errors import SpecError
-from mixpeek_operator.core.lifecycle import Step, Subject
+from mixpeek_operator.core.lifecycle import Deletion, Step, Subject
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.extraction.ray import applications
 from mixpeek_operator.ports.machines import FAILED, Application, Cluster, ClusterState, Workers
@@ -72,15 +72,11 @@ class UpdateCluster(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteCluster(Step):
+class DeleteCluster(Deletion):
     """Remove the Ray cluster; jobs under way end."""
 
     organization: str
     namespace_id: str
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"Ray cluster of {self.namespace_id}"

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mixpeek_operator.core import vectors
 from mixpeek_operator.core.errors import SpecError
-from mixpeek_operator.core.lifecycle import Step, Subject
+from mixpeek_operator.core.lifecycle import Deletion, Step, Subject
 from mixpeek_operator.kinds.namespace import compute
 from mixpeek_operator.ports.machines import Cluster, ClusterState
 from mixpeek_operator.ports.vectors import CollectionState, VectorParams
@@ -92,43 +92,31 @@ class EmptyCache(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteFiles(Step):
+class DeleteFiles(Deletion):
     """Delete the files of every object."""
 
     prefix: str
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"files under {self.prefix}"
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteRecords(Step):
+class DeleteRecords(Deletion):
     """Delete the records of the data plane."""
 
     namespace_id: str
     tables: tuple[str, ...]
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"records of {self.namespace_id} ({', '.join(self.tables)})"
 
 
 @dataclass(frozen=True, slots=True)
-class DropVectorCollection(Step):
+class DropVectorCollection(Deletion):
     """Delete the collection with its documents."""
 
     collection: str
-
-    verb: ClassVar[str] = "delete"
-    past: ClassVar[str] = "Deleted"
-    destroys: ClassVar[bool] = True
 
     def what(self) -> str:
         return f"vector collection {self.collection}"
