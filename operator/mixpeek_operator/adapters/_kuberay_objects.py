@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from mixpeek_operator.adapters.kubernetes_api import Api, Object
+from mixpeek_operator.core.placeholders import secret_of
 from mixpeek_operator.core.resource import API_GROUP, API_VERSION
-from mixpeek_operator.extraction.ray.applications import secret_of
 from mixpeek_operator.ports.machines import Application, Cluster, Workers
 
 SERVICES = Api("ray.io", "v1", "rayservices", "RayService")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from mixpeek_operator.core.catalog import Catalog
+from mixpeek_operator.core.placeholders import secret_of
 from mixpeek_operator.extraction.ray.endpoints import EXTRACTOR, VERSION, route_prefix
 from mixpeek_operator.ports.machines import Application
-
-_PLACEHOLDER = re.compile(r"\s*\$\{\{\s*secrets\s*\.\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*\}\}\s*")
 
 
 def of_platform(namespace_id: str) -> Application:
@@ -48,12 +46,6 @@ def of_extractor(namespace_id: str, name: str, spec: Mapping[str, Any], catalog:
         image=image,
         environment=environment,
     )
-
-
-def secret_of(value: str) -> str | None:
-    """Return the name of the secret that a value is a placeholder of, None for plain text."""
-    found = _PLACEHOLDER.fullmatch(value)
-    return found.group(1) if found else None
 
 
 def mixed(environment: Mapping[str, str]) -> list[str]:

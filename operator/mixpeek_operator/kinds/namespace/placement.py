@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from mixpeek_operator.core.errors import NotFoundError, SpecError, UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
+from mixpeek_operator.core.placeholders import secret_of
 from mixpeek_operator.ports.secrets import Secrets
-
-_SECRET = re.compile(r"\s*\$\{\{\s*secrets\s*\.\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*\}\}\s*")
 
 
 class VectorPlacement:
@@ -30,10 +27,9 @@ class VectorPlacement:
             return None
         if not written:
             return str(url), None
-        placeholder = _SECRET.fullmatch(str(written))
-        if placeholder is None:
+        name = secret_of(str(written))
+        if name is None:
             raise SpecError("infrastructure.qdrant_api_key must be a placeholder such as ${{ secrets.QDRANT_API_KEY }}")
-        name = placeholder.group(1)
         try:
             return str(url), await self._secrets.value(namespace.metadata.organization, name)
         except NotFoundError as error:
