@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -326,5 +327,13 @@ def test_credentials_are_made_once_and_an_uninstalled_release_leaves_nothing(
     run("uninstall")
     label = f"app.kubernetes.io/instance={release}"
     kinds = "all,secret,configmap,serviceaccount,role,rolebinding,networkpolicy,pdb,pvc,clusterrole,clusterrolebinding"
-    left = control_plane.kubectl("-n", namespace, "get", kinds, "-l", label, "-o", "name", "--ignore-not-found")
-    assert [item for item in (left or "").split() if not item.startswith("pod/")] == []
+
+    def left() -> list[str]:
+        found = control_plane.kubectl("-n", namespace, "get", kinds, "-l", label, "-o", "name", "--ignore-not-found")
+        return [item for item in (found or "").split() if not item.startswith("pod/")]
+
+    # The garbage collector follows: a Deployment's ReplicaSets go after it, some a moment after they were made.
+    end = time.monotonic() + 120
+    while (rest := left()) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert rest == []

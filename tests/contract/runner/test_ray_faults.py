@@ -21,7 +21,8 @@ from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.errors import RefusedError, UnavailableError
 from mixpeek_operator.extraction.ray.endpoints import Endpoints
 from mixpeek_operator.extraction.ray.job_api import ENDED, JobApi
-from mixpeek_operator.extraction.ray.jobs import RayJobRunner, submission_id
+from mixpeek_operator.extraction.ray.jobs import RayJobRunner, run_name
+from mixpeek_operator.extraction.ray.mailbox import Mailbox
 from mixpeek_operator.extraction.ray.worker import Work
 from mixpeek_operator.extraction.runner import InProcessRunner, Run
 from mixpeek_operator.ports.compute import RowFailure, Segment, SourceRow
@@ -85,6 +86,12 @@ async def _each(block: Sequence[Segment | RowFailure]) -> AsyncIterator[Segment 
         yield item
 
 
+async def job_of(run_id: str, blobs: LocalBlobs) -> str:
+    control = await Mailbox(blobs, f"ns_a/runs/{run_name(WORK, run_id)}").control()
+    assert control is not None
+    return control.job
+
+
 @pytest.fixture
 def blobs(tmp_path: Path) -> LocalBlobs:
     return LocalBlobs(tmp_path / "blobs", b"", "", SystemClock())
@@ -102,7 +109,7 @@ async def test_a_server_that_died_leaves_a_job_that_the_next_one_goes_on_with(
     endpoints = Endpoints(cluster.dashboard_url, token=cluster.token)
     environment = job_environment(tmp_path / "blobs", MODEL)
     runner = RayJobRunner(registry(), blobs, http, endpoints, environment=environment)
-    api, job = JobApi(http, endpoints), submission_id(WORK, "bat_1")
+    api = JobApi(http, endpoints)
 
     def run(*blocks: list[SourceRow]) -> Any:
         return runner.run(
@@ -117,6 +124,7 @@ async def test_a_server_that_died_leaves_a_job_that_the_next_one_goes_on_with(
     first = run([row(0)], [row(1)], [row(2)])
     [segment] = await anext(first)
     assert segment.source_id == "obj_000"
+    job = await job_of("bat_1", blobs)
     started = (await _details(http, cluster, job))["start_time"]
     # The first server is gone here: it neither stops its job nor reads on.
     second = run([row(1)], [row(2)], [row(3)])
@@ -145,9 +153,10 @@ async def test_closing_a_run_stops_its_job_and_the_run_can_be_done_again(
 
     first = run()
     await anext(first)
+    job = await job_of("bat_2", blobs)
     await first.aclose()
     for _ in range(1200):
-        found = await JobApi(http, endpoints).status(submission_id(WORK, "bat_2"))
+        found = await JobApi(http, endpoints).status(job)
         if found is not None and found[0] in ENDED:
             break
         await asyncio.sleep(0.1)

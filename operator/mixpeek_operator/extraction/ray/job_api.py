@@ -36,8 +36,6 @@ class JobApi:
             "metadata": dict(metadata),
         }
         answer = await self._call("POST", "", json=body)
-        if answer.status_code == 400 and "already exists" in answer.text:
-            return  # a server that was here at the same moment
         self._check(answer)
 
     async def status(self, id: str) -> tuple[str, str] | None:
@@ -61,12 +59,6 @@ class JobApi:
     async def stop(self, id: str) -> None:
         """Have a job ended; it takes a moment."""
         answer = await self._call("POST", f"{id}/stop")
-        if answer.status_code != 404:
-            self._check(answer)
-
-    async def forget(self, id: str) -> None:
-        """Remove the record of a job that has ended, so that its id can be used again."""
-        answer = await self._call("DELETE", id)
         if answer.status_code != 404:
             self._check(answer)
 

@@ -82,34 +82,38 @@ class RayJobRunner:
         """Yield one block of results per block of rows, in order; a row's results stay together."""
         self._registry.vector_indexes(extractor, version, parameters)
         work = Work(extractor, version, dict(parameters), namespace_id)
-        job = submission_id(work, run_id or random("run"))
+        run = run_name(work, run_id or random("run"))
         cluster = self._endpoints(namespace_id) or self._shared
         if cluster is None:
             raise UnavailableError(f"{namespace_id} has no Ray cluster yet; its batches go on once it is up")
         api = JobApi(self._http, cluster)
-        mailbox = Mailbox(self._blobs, f"{namespace_id}/runs/{job}")
-        blocks = through(lambda: JobStream(api, mailbox, job, work, self._environment), rows, self._bounds)
+        mailbox = Mailbox(self._blobs, f"{namespace_id}/runs/{run}")
+        blocks = through(lambda: JobStream(api, mailbox, run, work, self._environment), rows, self._bounds)
         async with contextlib.aclosing(blocks):
             async for block in blocks:
                 yield block
 
 
-def submission_id(work: Work, run_id: str) -> str:
-    """The id of the job: it begins with the namespace, and is the same for the same run of the same work."""
+def run_name(work: Work, run_id: str) -> str:
+    """How the ids of a run's jobs begin: with the namespace, and the same for the same run of the same work."""
     digest = hashlib.sha256(wire.pack([work.extractor, work.version, sorted(work.parameters.items())])).hexdigest()
     return f"{work.namespace_id}-{run_id}-{digest[:8]}"
 
 
 class JobStream:
-    """Answers pieces with one job, which is looked for, or else submitted, at once."""
+    """Answers pieces with the run's job, which is looked for, or else submitted, at once.
 
-    def __init__(self, api: JobApi, mailbox: Mailbox, job: str, work: Work, environment: Mapping[str, str]) -> None:
+    A submitted job always has a new id: Ray frees the name of a job's supervisor some time after the job has ended, and
+    fails another job of that id until then.
+    """
+
+    def __init__(self, api: JobApi, mailbox: Mailbox, run: str, work: Work, environment: Mapping[str, str]) -> None:
         self._api = api
         self._mailbox = mailbox
-        self._job = job
         self._work = work
         self._environment = environment
         self._epoch = random("epoch", 8)
+        self._job = f"{run}-{self._epoch.removeprefix('epoch_')}"
         self._pieces: asyncio.Queue[bytes] = asyncio.Queue()
         self._answered = 0
         self._sending = asyncio.create_task(self._feed())
@@ -160,19 +164,22 @@ class JobStream:
 
     async def _ended(self) -> None:
         while True:
-            found = await self._api.status(self._job)
-            if found is None or found[0] in ENDED:
+            if not await self._runs(self._job):
                 return
             await asyncio.sleep(_POLL_S)
 
+    async def _runs(self, job: str) -> bool:
+        found = await self._api.status(job)
+        return found is not None and found[0] not in ENDED
+
     async def _feed(self) -> None:
         """Find or submit the job, then write pieces as they come, the last one empty."""
-        await self._mailbox.write_control(Control(self._epoch, self._work))
-        found = await self._api.status(self._job)
-        if found is not None and found[0] in ENDED:
-            await self._api.forget(self._job)
-            found = None
-        if found is None:
+        before = await self._mailbox.control()
+        under_way = before is not None and await self._runs(before.job)
+        if before is not None and under_way:
+            self._job = before.job
+        await self._mailbox.write_control(Control(self._epoch, self._work, self._job))
+        if not under_way:
             entrypoint = f"python -m mixpeek_operator.extraction.ray.job --run {shlex.quote(self._mailbox.prefix)}"
             metadata = {"namespace_id": self._work.namespace_id, "extractor": self._work.extractor}
             await self._api.submit(self._job, entrypoint, environment=self._environment, metadata=metadata)

@@ -1,8 +1,8 @@
 """What a server and its Ray job hand each other in the blob store.
 
-Below `<namespace id>/runs/<job>/` lie `control`, which names the work and the epoch, and for each epoch its numbered
-pieces (`in`) and answers (`out`). A server that takes over a run begins a new epoch at piece 0; the job goes over to
-it when it has nothing left to read. The last piece is empty.
+Below `<namespace id>/runs/<run>/` lie `control`, which names the work, the epoch and the Ray job, and for each epoch
+its numbered pieces (`in`) and answers (`out`). A server that takes over a run begins a new epoch at piece 0; the job
+goes over to it when it has nothing left to read. The last piece is empty.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ END = b""
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a job has to do, and for which epoch."""
+    """What a job has to do, for which epoch, and the job's submission id."""
 
     epoch: str
     work: Work
+    job: str
 
 
 class Mailbox:
@@ -35,16 +36,16 @@ class Mailbox:
     async def write_control(self, control: Control) -> None:
         """Begin an epoch."""
         work = control.work
-        packed = wire.pack([control.epoch, work.extractor, work.version, dict(work.parameters), work.namespace_id])
-        await self._blobs.put(f"{self.prefix}/control", packed)
+        fields = [work.extractor, work.version, dict(work.parameters), work.namespace_id]
+        await self._blobs.put(f"{self.prefix}/control", wire.pack([control.epoch, control.job, *fields]))
 
     async def control(self) -> Control | None:
         """The epoch that counts, None when the run is over."""
         packed = await self._get("control")
         if packed is None:
             return None
-        epoch, *work = wire.unpack(packed)
-        return Control(epoch, Work(*work))
+        epoch, job, *work = wire.unpack(packed)
+        return Control(epoch, Work(*work), job)
 
     async def put(self, epoch: str, box: str, number: int, data: bytes) -> None:
         """Write a piece (`in`) or an answer (`out`)."""
