@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from mixpeek_operator.core import registry
 from mixpeek_operator.core.catalog import StageInfo
-from mixpeek_operator.core.errors import InternalError, Place, Problem
+from mixpeek_operator.core.errors import BadRequestError, InternalError, Place, Problem
+from mixpeek_operator.ports.language import LanguageModels
 from mixpeek_operator.retrieval import stages as builtin
 from mixpeek_operator.retrieval.declaration import Declared, declare
 from mixpeek_operator.retrieval.inputs import InputSchema
@@ -19,7 +20,8 @@ from mixpeek_operator.retrieval.stage import Stage
 class StageRegistry:
     """Every stage by id: the modules of `stages/`, found once."""
 
-    def __init__(self, package: ModuleType = builtin) -> None:
+    def __init__(self, package: ModuleType = builtin, language: LanguageModels | None = None) -> None:
+        self._language = language
         self._stages = registry.discover(package, "STAGE", Stage)
         for name, stage in self._stages.items():
             if stage.info.id != name:
@@ -49,9 +51,11 @@ class StageRegistry:
     def check_stages(self, stages: Sequence[Any], input_schema: Mapping[str, Any]) -> list[Problem]:
         """Every problem of a retriever's stages: unknown stage, wrong parameter, template that does not parse.
 
-        Where `input_schema` declares inputs, a template may use no other.
+        Where `input_schema` declares inputs, a template may use no other. A language model that nobody configured is
+        a problem where the registry knows which are.
         """
-        return self.declare(stages, inputs=InputSchema(input_schema).names)[1]
+        declared, problems = self.declare(stages, inputs=InputSchema(input_schema).names)
+        return problems + [problem for step in declared for problem in self._without_model(step)]
 
     def declare(self, stages: Sequence[Any], *, inputs: Sequence[str] = ()) -> tuple[list[Declared], list[Problem]]:
         """Return the stages that are right, parameters validated, and every problem of the others.
@@ -80,6 +84,16 @@ class StageRegistry:
             names.setdefault(step.name, index)
             declared.append(step)
         return declared, problems
+
+    def _without_model(self, step: Declared) -> Iterator[Problem]:
+        if self._language is None or step.stage.models is None:
+            return
+        for choice in step.stage.models(step.params):
+            try:
+                self._language.named(choice)
+            except BadRequestError as error:
+                place = Place(path=f"stages[{step.index}].parameters")
+                yield Problem(error.code, error.message, place, location=("stages", step.index, "parameters"))
 
     def _unknown(self, stage_id: str) -> str:
         if not stage_id:

@@ -18,6 +18,7 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.extraction.embedders import Embedders
 from mixpeek_operator.ports.cache import Cache
 from mixpeek_operator.ports.inference import Inference
+from mixpeek_operator.ports.language import LanguageModels
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.ports.vectors import SparseVector, VectorStore, not_provisioned
 from mixpeek_operator.retrieval import pagination, search
@@ -48,6 +49,7 @@ class Retrieval:
         links: Links,
         *,
         registry: StageRegistry | None = None,
+        language: LanguageModels | None = None,
     ) -> None:
         self._directory = directory
         self._vectors = vectors
@@ -56,6 +58,7 @@ class Retrieval:
         self._clock = clock
         self._links = links
         self._registry = registry or StageRegistry()
+        self._language = language
         self._history = History(metadata)
         self._embedders = Embedders(metadata, vectors, clock)
         self._pipelines: dict[tuple[str, str], tuple[tuple[Any, ...], Pipeline]] = {}
@@ -196,6 +199,7 @@ class Retrieval:
             find_collection=find_collection,
             nested=nested,
             names={"INPUT": inputs},
+            language=self._language,
         )
         return Execution(ids.random("exec"), pipeline, context, filter)
 

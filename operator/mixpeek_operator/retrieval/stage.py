@@ -22,6 +22,7 @@ from mixpeek_operator.core.filters import Filter
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.extraction.embedders import Embedders
 from mixpeek_operator.ports.inference import Inference
+from mixpeek_operator.ports.language import LanguageModels, ModelChoice
 from mixpeek_operator.ports.vectors import VectorStore
 from mixpeek_operator.retrieval.pagination import Order
 
@@ -97,6 +98,8 @@ class Context:
     aggregations: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     limits: list[dict[str, Any]] = field(default_factory=list)
+    language: LanguageModels | None = None
+    """Language models; None where the server was put together without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +138,7 @@ class Stage:
     """Parameters that are no parameter templates (a Jinja template, a nested retriever)."""
     braces: bool = False
     """Whether `{INPUT.x}` and `{DOC.x}` are templates too."""
+    models: Callable[[Any], tuple[ModelChoice, ...]] | None = None
+    """The language models it calls, so that a retriever whose models nobody configured is refused at creation."""
     estimate: Callable[[Any, int], tuple[int, float, float]] | None = None
     """(documents out, credits, milliseconds) for so many documents in, for explain."""
