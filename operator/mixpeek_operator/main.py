@@ -16,6 +16,7 @@ from mixpeek_operator.access.organizations import Bootstrap, Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
 from mixpeek_operator.access.users import Users
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
+from mixpeek_operator.adapters.outbound import GuardedClient
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.clock import SystemClock
@@ -136,9 +137,11 @@ async def system(settings: Settings) -> AsyncIterator[System]:
 
         signatures = Signatures(metadata, vectors, clock)
         derived = DerivedDocuments(vectors, directory, signatures)
-        fetch = GuardedFetch(allow_cidrs=settings.outbound_allow_cidrs)
+        outbound = GuardedClient(allow_cidrs=settings.outbound_allow_cidrs, clock=clock)
         links = Links(blobs, expires_s=settings.signed_url_expiry_s)
-        objects = Objects(metadata, blobs, directory, clock, BlobIntake(blobs, metadata, fetch), derived, links)
+        objects = Objects(
+            metadata, blobs, directory, clock, BlobIntake(blobs, metadata, GuardedFetch(outbound)), derived, links
+        )
         tasks = Tasks(metadata, clock)
         uploads = Uploads(
             metadata,
@@ -163,7 +166,18 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         )
         batches = Batches(metadata, vectors, directory, objects, clock, on_submit=worker.wake)
         documents = Documents(vectors, directory, signatures, clock, links)
-        retrieval = Retrieval(directory, vectors, inference, metadata, cache, clock, links, registry=stages)
+        retrieval = Retrieval(
+            directory,
+            vectors,
+            inference,
+            metadata,
+            cache,
+            clock,
+            links,
+            outbound=outbound,
+            secrets=kept_secrets,
+            registry=stages,
+        )
         manifest = ManifestService(
             store=store,
             secrets=kept_secrets,
@@ -228,6 +242,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             await running.finish()
             await queue.stop()
             await retrieval.close()
+            await outbound.close()
 
 
 class DocumentCounts:

@@ -20,6 +20,8 @@ from mixpeek_operator.ports.cache import Cache
 from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.language import LanguageModels
 from mixpeek_operator.ports.metadata import MetadataStore
+from mixpeek_operator.ports.outbound import Outbound
+from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import SparseVector, VectorStore, not_provisioned
 from mixpeek_operator.retrieval import pagination, search
 from mixpeek_operator.retrieval.compile import Mark, Pipeline, compile_pipeline, mark_of
@@ -48,6 +50,8 @@ class Retrieval:
         clock: Clock,
         links: Links,
         *,
+        outbound: Outbound,
+        secrets: Secrets,
         registry: StageRegistry | None = None,
         language: LanguageModels | None = None,
     ) -> None:
@@ -57,6 +61,8 @@ class Retrieval:
         self._cache = cache
         self._clock = clock
         self._links = links
+        self._outbound = outbound
+        self._secrets = secrets
         self._registry = registry or StageRegistry()
         self._language = language
         self._history = History(metadata)
@@ -195,6 +201,8 @@ class Retrieval:
             vectors=self._vectors,
             inference=self._inference,
             embedders=self._embedders,
+            outbound=self._outbound,
+            secrets=self._secrets,
             clock=self._clock,
             find_collection=find_collection,
             nested=nested,

@@ -23,6 +23,8 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.extraction.embedders import Embedders
 from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.language import LanguageModels, ModelChoice
+from mixpeek_operator.ports.outbound import Outbound
+from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import VectorStore
 from mixpeek_operator.retrieval.pagination import Order
 
@@ -86,6 +88,8 @@ class Context:
     vectors: VectorStore
     inference: Inference
     embedders: Embedders
+    outbound: Outbound
+    secrets: Secrets
     clock: Clock
     find_collection: Callable[[str], Awaitable[CollectionInfo]]
     """By id or name. Raises NotFoundError."""

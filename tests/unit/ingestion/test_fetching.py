@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
+from mixpeek_operator.adapters.outbound import GuardedClient
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.ingestion.fetch import GuardedFetch
 
@@ -55,9 +57,16 @@ async def loopback(host: str, port: int) -> Sequence[str]:
     return [host] if host[0].isdigit() else ["127.0.0.1"]
 
 
+@contextlib.asynccontextmanager
+async def reaching(**options: Any) -> AsyncIterator[GuardedClient]:
+    outbound = GuardedClient(**options)
+    yield outbound
+    await outbound.close()
+
+
 async def test_fetches_from_the_checked_address_with_the_real_host(port: int) -> None:
-    fetch = GuardedFetch(allow_cidrs="127.0.0.0/8", resolve=loopback)
-    got = await fetch.fetch(f"http://files.example:{port}/host")
+    async with reaching(allow_cidrs="127.0.0.0/8", resolve=loopback) as outbound:
+        got = await GuardedFetch(outbound).fetch(f"http://files.example:{port}/host")
     assert (
         got.data == f"Host: files.example:{port}".encode() or got.data.lower() == f"host: files.example:{port}".encode()
     )
@@ -75,14 +84,12 @@ async def test_fetches_from_the_checked_address_with_the_real_host(port: int) ->
     ],
 )
 async def test_limits(port: int, path: str, code: str) -> None:
-    fetch = GuardedFetch(
-        allow_cidrs="127.0.0.0/8",
-        resolve=loopback,
-        timeout_s=1 if path == "/slow" else 60,
-        max_bytes=1000 if path == "/big" else 10_000,
-    )
-    with pytest.raises(SpecError) as caught:
-        await fetch.fetch(f"http://files.example:{port}{path}?token=hidden")
+    async with reaching(allow_cidrs="127.0.0.0/8", resolve=loopback) as outbound:
+        fetch = GuardedFetch(
+            outbound, timeout_s=1 if path == "/slow" else 60, max_bytes=1000 if path == "/big" else 10_000
+        )
+        with pytest.raises(SpecError) as caught:
+            await fetch.fetch(f"http://files.example:{port}{path}?token=hidden")
     assert caught.value.problems[0].code == code
     assert "hidden" not in str(caught.value)
 
@@ -108,15 +115,15 @@ async def test_private_addresses_are_refused(address: str) -> None:
         return ["93.184.215.14", address]
 
     with pytest.raises(SpecError, match="MIXPEEK_OUTBOUND_ALLOW_CIDRS"):
-        await GuardedFetch(resolve=resolve).fetch("http://files.example/x")
+        await GuardedFetch(GuardedClient(resolve=resolve)).fetch("http://files.example/x")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y", "http://", "gopher://x"])
 async def test_other_schemes_are_refused(url: str) -> None:
     with pytest.raises(SpecError, match="only http"):
-        await GuardedFetch().fetch(url)
+        await GuardedFetch(GuardedClient()).fetch(url)
 
 
 def test_a_wrong_network_is_named() -> None:
     with pytest.raises(SpecError, match="'nonsense'"):
-        GuardedFetch(allow_cidrs="10.0.0.0/8, nonsense")
+        GuardedClient(allow_cidrs="10.0.0.0/8, nonsense")

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from mixpeek_operator.access.secrets import StoredSecrets
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.memory_cache import MemoryCache
+from mixpeek_operator.adapters.outbound import GuardedClient
 from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
 from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
 from mixpeek_operator.core import ids
@@ -21,6 +23,7 @@ from mixpeek_operator.core.directory import CollectionInfo, Feature, NamespaceIn
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.ports.vectors import Point, SparseVector, Vector, VectorParams
 from mixpeek_operator.retrieval.service import Retrieval
 
@@ -48,6 +51,11 @@ class Letters:
     async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list[Vector]:
         self.calls.append((model, tuple(inputs), purpose))
         return [words(text) if model == "bm25" else letters(text) for text in inputs]
+
+    async def score(self, model: str, query: str, texts: Sequence[str], *, namespace_id: str) -> Scores:
+        asked = letters(query)
+        values = [sum(a * b for a, b in zip(asked, letters(text), strict=True)) for text in texts]
+        return Scores(values, f"{model}@{self.weights}", "bi_encoder")
 
     async def identity(self, model: str, *, namespace_id: str) -> str:
         return f"{model}@{self.weights}"
@@ -85,7 +93,12 @@ class World:
         self.retrievers: dict[str, RetrieverInfo] = {}
         self.blobs = LocalBlobs(path / "blobs", b"x" * 32, "http://127.0.0.1:1", self.clock)
         links = Links(self.blobs, expires_s=60)
-        self.retrieval = Retrieval(self, self.vectors, self.inference, self.metadata, self.cache, self.clock, links)
+        self.outbound = GuardedClient(allow_cidrs="127.0.0.0/8", clock=self.clock)
+        self.secrets = StoredSecrets(self.metadata, b"k" * 32, clock=self.clock)
+        self.retrieval = Retrieval(
+            self, self.vectors, self.inference, self.metadata, self.cache, self.clock, links,
+            outbound=self.outbound, secrets=self.secrets,
+        )  # fmt: skip
 
     async def start(self) -> World:
         await self.vectors.create_collection(
@@ -199,5 +212,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     world.products = products  # type: ignore[attr-defined]
     yield world
     await world.retrieval.close()
+    await world.outbound.close()
     await world.vectors.close()
     await world.metadata.close()

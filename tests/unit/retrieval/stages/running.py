@@ -40,8 +40,9 @@ def run(
     documents: Sequence[Mapping[str, Any]],
     parameters: Mapping[str, Any] | None = None,
     inputs: Mapping[str, Any] | None = None,
+    **ports: Any,
 ) -> Outcome:
-    """Declare the stage and run it; a stage never changes what it was given."""
+    """Declare the stage and run it with these fields of its context; a stage never changes what it was given."""
     declared, problems = REGISTRY.declare([{"stage_id": stage_id, "parameters": dict(parameters or {})}])
     if problems:
         raise SpecError.of(problems)
@@ -56,8 +57,12 @@ def run(
         find_collection=nothing,
         nested=nothing,
         embedders=nothing,
+        outbound=nothing,
+        secrets=nothing,
         names={"INPUT": dict(inputs or {}), "CONTEXT": {}, "STAGE": {}},
     )
+    for name, port in ports.items():
+        setattr(context, name, port)
     before = repr(documents)
     state = State([dict(document) for document in documents], first=False)
     outcome = Outcome(asyncio.run(declared[0].stage.run(state, declared[0].params, context)))
