@@ -107,6 +107,20 @@ async def test_purposes_differ_where_the_model_does(subject: Inference) -> None:
     assert set(query.values) == {1.0} != set(document.values)
 
 
+async def test_a_dense_model_scores_by_the_cosine_of_its_vectors(subject: Inference) -> None:
+    texts = ["a blue car", "red vehicles", "", "a recipe for bread"]
+    found = await subject.score("default", "a red car", texts, namespace_id="ns_a")
+    assert (found.model, found.method) == ("all-MiniLM-L6-v2@53aa51172d14", "bi_encoder")
+    query, *vectors = await embed(subject, "a red car", *texts)
+    cosines = [sum(a * b for a, b in zip(query, vector, strict=True)) for vector in vectors]  # type: ignore[call-overload]
+    assert list(found.values) == pytest.approx(cosines, abs=1e-5)
+    assert list((await subject.score("default", "a red car", [], namespace_id="ns_a")).values) == []
+    with pytest.raises(SpecError, match="sparse"):
+        await subject.score("bm25-english", "a", texts, namespace_id="ns_a")
+    with pytest.raises(ModelUnavailableError, match="bge-reranker-v2-m3"):
+        await subject.score("BAAI__bge_reranker_v2_m3", "a", texts, namespace_id="ns_a")
+
+
 async def test_a_model_that_is_not_there_is_named(subject: Inference) -> None:
     with pytest.raises(ModelUnavailableError, match="absent-model"):
         await embed(subject, "a", model="absent-model")

@@ -23,9 +23,11 @@ from mixpeek_operator.core.errors import (
 from mixpeek_operator.extraction.models.encoder import TextEncoder
 from mixpeek_operator.extraction.models.known import bm25_language
 from mixpeek_operator.extraction.models.registry import DEFAULT, ModelRegistry
+from mixpeek_operator.extraction.scoring import CrossScoring, cosines
 from mixpeek_operator.extraction.sparse import SparseEncoder
 from mixpeek_operator.extraction.worker import Encoder, EncoderThread
 from mixpeek_operator.ports.cache import Cache
+from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.ports.vectors import Vector
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +61,7 @@ class LocalInference:
         self._threads = threads
         self._ttl_s = ttl_s
         self._worker = EncoderThread(batch_size=batch_size, batch_tokens=batch_tokens)
+        self._cross = CrossScoring(models, self._worker, cache, threads=threads, batch_size=batch_size, ttl_s=ttl_s)
         self._encoders: dict[str, Encoder] = {}
         self._loading: dict[str, asyncio.Future[Encoder]] = {}
         self._failure: ModelUnavailableError | None = None
@@ -86,6 +89,21 @@ class LocalInference:
         keys = [prefix + hashlib.sha256(text).hexdigest() for text in encoded]
         known = await self._cached(keys)
         return await self._complete(encoder, inputs, purpose, keys, known)
+
+    async def score(self, model: str, query: str, texts: Sequence[str], *, namespace_id: str) -> Scores:
+        """One score per text, in order, by a cross-encoder or by the vectors of a dense model, as the name says.
+
+        Raises SpecError for a text that is not valid, ModelUnavailableError naming what to set.
+        """
+        for position, text in enumerate((query, *texts)):
+            _utf8(text, position)
+        name = self._models.canonical(model)
+        if await self._cross.serves(name):
+            values, scored_by = await self._cross.score(name, query, texts, namespace_id)
+            return Scores(values, scored_by, "cross_encoder")
+        [asked] = await self.embed(name, [query], purpose="query", namespace_id=namespace_id)
+        vectors = await self.embed(name, texts, purpose="document", namespace_id=namespace_id)
+        return Scores(cosines(asked, vectors), await self.identity(name, namespace_id=namespace_id), "bi_encoder")
 
     async def warm(self, model: str = DEFAULT) -> None:
         """Load a dense model now, so that the first query need not wait. Raises ModelUnavailableError."""

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mixpeek_operator.core.errors import UnavailableError
 
@@ -46,8 +46,8 @@ class _Call:
     """A function to run in the thread, such as loading a model."""
 
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Encoder]
-    function: Callable[[], Encoder]
+    future: asyncio.Future[Any]
+    function: Callable[[], Any]
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class EncoderThread:
         self._put(self._queries if purpose == "query" else self._documents, job)
         return job.future
 
-    def call(self, function: Callable[[], Encoder]) -> asyncio.Future[Encoder]:
+    def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Run `function` in the thread, before any waiting job."""
         loop = asyncio.get_running_loop()
         call = _Call(loop, loop.create_future(), function)

@@ -1,11 +1,24 @@
-"""Port: models that turn inputs into features. The same model embeds documents and queries."""
+"""Port: models that turn inputs into features, or say how relevant a text is. The same model embeds documents and
+queries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from mixpeek_operator.ports.vectors import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How relevant each of some texts is to a query; comparable with each other, and only with those of `model`."""
+
+    values: Sequence[float]
+    model: str
+    """Identity of what scored: `<name>@<weights>`."""
+    method: Literal["cross_encoder", "bi_encoder"]
+    """cross_encoder: query and text were read together; bi_encoder: the cosine of their vectors."""
 
 
 class Inference(Protocol):
@@ -13,6 +26,10 @@ class Inference(Protocol):
 
     async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list[Vector]:
         """One vector per input; `purpose` is `document` or `query`; cached by (model, purpose, input)."""
+        ...
+
+    async def score(self, model: str, query: str, texts: Sequence[str], *, namespace_id: str) -> Scores:
+        """One score per text, by a cross-encoder, or by a dense embedding model when `model` is one; cached."""
         ...
 
     async def identity(self, model: str, *, namespace_id: str) -> str:

@@ -38,6 +38,9 @@ _MODELS = (
 
 KNOWN_MODELS: Mapping[str, KnownModel] = MappingProxyType({model.name: model for model in _MODELS})
 
+RERANKERS: Mapping[str, str] = MappingProxyType({"bge-reranker-v2-m3": "BAAI/bge-reranker-v2-m3"})
+"""Cross-encoders that have a short name, with their repository; no package holds their weights."""
+
 BM25_LANGUAGES = frozenset({
     "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish",
     "french", "german", "greek", "hebrew", "hinglish", "hungarian", "indonesian", "italian", "japanese", "kazakh",
@@ -46,8 +49,10 @@ BM25_LANGUAGES = frozenset({
 
 
 def spelling(name: str) -> str:
-    """A model name without what differs between its spellings (`all_minilm_l6_v2` is `all-MiniLM-L6-v2`)."""
-    return name.rpartition("/")[2].lower().replace("_", "-").replace(".", "-")
+    """A model name without what differs between its spellings: `all_minilm_l6_v2` is `all-MiniLM-L6-v2`, and
+    `BAAI__bge_reranker_v2_m3` is `bge-reranker-v2-m3`."""
+    plain = name.replace("__", "/").rpartition("/")[2]
+    return plain.lower().replace("_", "-").replace(".", "-")
 
 
 def canonical(name: str) -> str:
@@ -56,6 +61,8 @@ def canonical(name: str) -> str:
     for model in _MODELS:
         if plain in {spelling(other) for other in (model.name, *model.aliases)}:
             return model.name
+    if plain in RERANKERS:
+        return plain
     language = bm25_language(name)
     return f"bm25-{language}" if language else name
 

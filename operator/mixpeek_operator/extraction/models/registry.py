@@ -19,6 +19,7 @@ from mixpeek_operator.core.errors import ModelUnavailableError, SpecError
 from mixpeek_operator.extraction.models.known import (
     BM25_LANGUAGES,
     KNOWN_MODELS,
+    RERANKERS,
     KnownModel,
     bm25_language,
     canonical,
@@ -94,6 +95,11 @@ class ModelRegistry:
         resolved = self.canonical(name)
         return self._folder(resolved, KNOWN_MODELS.get(resolved), metadata_only=True)
 
+    def is_cross_encoder(self, name: str) -> bool:
+        """Whether a model reads a query and a text together. Raises ModelUnavailableError naming what to set."""
+        architectures = read_json(self.locate(name) / "config.json").get("architectures") or ()
+        return any(str(item).endswith("ForSequenceClassification") for item in architectures)
+
     def weights(self, name: str) -> Weights:
         """The folder with the weights, checked. Blocks: hashes the weights once, downloads if allowed to.
 
@@ -114,7 +120,8 @@ class ModelRegistry:
         return self._weights[resolved]
 
     def _folder(self, name: str, known: KnownModel | None, *, metadata_only: bool) -> Path:
-        candidates = [name, *([known.repository] if known else [])]
+        repository = known.repository if known else RERANKERS.get(name)
+        candidates = [name, *([repository] if repository else [])]
         if self._model_path is not None:
             for candidate in candidates:
                 folder = (self._model_path / candidate).resolve()
@@ -135,8 +142,9 @@ class ModelRegistry:
         elif match is not None:
             repository, revision = match["repository"], match["revision"]
         else:
+            shown = RERANKERS.get(name, "<organization>/<model>")
             raise ModelUnavailableError(
-                f"the model {name!r} names no revision; write <organization>/<model>@<40 hexadecimal digits of the "
+                f"the model {name!r} names no revision; write {shown}@<40 hexadecimal digits of the "
                 "commit>, or put the model into MIXPEEK_MODEL_PATH"
             )
         try:

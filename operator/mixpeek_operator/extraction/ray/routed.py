@@ -9,7 +9,7 @@ from mixpeek_operator.extraction.inference import LocalInference
 from mixpeek_operator.extraction.ray.endpoints import FindEndpoints
 from mixpeek_operator.extraction.ray.serve import RayServeInference
 from mixpeek_operator.ports.compute import RowFailure, Runner, Segment, SourceRow
-from mixpeek_operator.ports.inference import Inference
+from mixpeek_operator.ports.inference import Inference, Scores
 from mixpeek_operator.ports.vectors import Vector
 
 
@@ -56,6 +56,10 @@ class RoutedInference:
     async def embed(self, model: str, inputs: Sequence[str], *, purpose: str, namespace_id: str) -> list[Vector]:
         """One vector per input."""
         return await self._of(namespace_id).embed(model, inputs, purpose=purpose, namespace_id=namespace_id)
+
+    async def score(self, model: str, query: str, texts: Sequence[str], *, namespace_id: str) -> Scores:
+        """One score per text."""
+        return await self._of(namespace_id).score(model, query, texts, namespace_id=namespace_id)
 
     async def identity(self, model: str, *, namespace_id: str) -> str:
         """What `embed` computes with."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -20,6 +20,7 @@ from mixpeek_operator.extraction.ray.endpoints import (
     route_prefix,
     shared_only,
 )
+from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.ports.vectors import SparseVector, Vector
 
 _TOLD_S = 5.0
@@ -49,6 +50,15 @@ class RayServeInference:
             return []
         return await self._embed(model, inputs, purpose, namespace_id)
 
+    async def score(self, model: str, query: str, texts: Sequence[str], *, namespace_id: str) -> Scores:
+        """One score per text, in order. Raises as `embed` does."""
+        answer = await self._ask(
+            namespace_id,
+            "score",
+            {"model": model, "query": query, "texts": list(texts), "namespace_id": namespace_id},
+        )
+        return Scores(answer["scores"], str(answer["identity"]), answer["method"])
+
     async def identity(self, model: str, *, namespace_id: str) -> str:
         """What the application said last that it embeds with; asked for unless it said so just now."""
         told = self._identities.get((self._url(namespace_id), model))
@@ -58,13 +68,20 @@ class RayServeInference:
         return told[1]
 
     async def _embed(self, model: str, inputs: Sequence[str], purpose: str, namespace_id: str) -> list[Vector]:
-        url = self._url(namespace_id)
-        body = orjson.dumps({"model": model, "inputs": list(inputs), "purpose": purpose, "namespace_id": namespace_id})
+        answer = await self._ask(
+            namespace_id,
+            "embed",
+            {"model": model, "inputs": list(inputs), "purpose": purpose, "namespace_id": namespace_id},
+        )
+        self._identities[self._url(namespace_id), model] = (time.monotonic() + _TOLD_S, str(answer["identity"]))
+        return [_vector(entry) for entry in answer["vectors"]]
+
+    async def _ask(self, namespace_id: str, what: str, wanted: Mapping[str, Any]) -> Any:
+        url, body = f"{self._url(namespace_id)}/{what}", orjson.dumps(wanted)
         async for attempt in stamina.retry_context(on=_Away, attempts=3, timeout=20):
             with attempt:
                 answer = await self._post(url, body)
-        self._identities[url, model] = (time.monotonic() + _TOLD_S, str(answer["identity"]))
-        return [_vector(entry) for entry in answer["vectors"]]
+        return answer
 
     async def warm(self) -> None:
         """Nothing to do: a replica is given no request before its model is loaded."""
@@ -87,7 +104,7 @@ class RayServeInference:
         found = own or self._shared
         if found is None or found.serve_url is None:
             raise UnavailableError(f"{namespace_id} has no Ray Serve yet; try again once its cluster is up")
-        return found.serve_url.rstrip("/") + route_prefix(namespace_id if own else None, EXTRACTOR, VERSION) + "/embed"
+        return found.serve_url.rstrip("/") + route_prefix(namespace_id if own else None, EXTRACTOR, VERSION)
 
     async def _post(self, url: str, body: bytes) -> Any:
         try:

@@ -6,6 +6,8 @@ fields of `Arguments` as `args` and `Realtime` as its one deployment.
     POST <route prefix>          {"inputs": {…}, "parameters": {…}}  → what `run_inference` returns
     POST <route prefix>/embed    {"model": …, "inputs": […], "purpose": …, "namespace_id": …}
                                  → {"vectors": […], "identity": …}, of the weights that embedded
+    POST <route prefix>/score    {"model": …, "query": …, "texts": […], "namespace_id": …}
+                                 → {"scores": […], "identity": …, "method": …}
 
 Requests that wait together are embedded together: one thread owns the model and takes what is there.
 """
@@ -61,6 +63,17 @@ class EmbedRequest(BaseModel):
     namespace_id: str
 
 
+class ScoreRequest(BaseModel):
+    """Body of `/score`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    query: str
+    texts: list[str]
+    namespace_id: str
+
+
 class RealtimeRequest(BaseModel):
     """Body of the realtime endpoint."""
 
@@ -98,20 +111,30 @@ class Realtime:
         try:
             if path.rstrip("/").endswith("/embed"):
                 return await self._embed(EmbedRequest.model_validate_json(body))
+            if path.rstrip("/").endswith("/score"):
+                return await self._score(ScoreRequest.model_validate_json(body))
             return await self._realtime(RealtimeRequest.model_validate_json(body))
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
             raise BadRequestError(f"the body is not as it should be: {problems}") from None
 
     async def _embed(self, wanted: EmbedRequest) -> dict[str, Any]:
-        own = self._arguments.namespace_id
-        if own is not None and wanted.namespace_id != own:
-            raise ForbiddenError("this application answers another namespace")
+        self._check(wanted.namespace_id)
         vectors = await self._inference.embed(
             wanted.model, wanted.inputs, purpose=wanted.purpose, namespace_id=wanted.namespace_id
         )
         identity = await self._inference.identity(wanted.model, namespace_id=wanted.namespace_id)
         return {"vectors": vectors, "identity": identity}
+
+    async def _score(self, wanted: ScoreRequest) -> dict[str, Any]:
+        self._check(wanted.namespace_id)
+        found = await self._inference.score(wanted.model, wanted.query, wanted.texts, namespace_id=wanted.namespace_id)
+        return {"scores": found.values, "identity": found.model, "method": found.method}
+
+    def _check(self, namespace_id: str) -> None:
+        own = self._arguments.namespace_id
+        if own is not None and namespace_id != own:
+            raise ForbiddenError("this application answers another namespace")
 
     async def _realtime(self, wanted: RealtimeRequest) -> dict[str, Any]:
         if self._service is None:

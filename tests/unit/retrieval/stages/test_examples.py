@@ -12,6 +12,7 @@ from mixpeek_operator.api.catalog import in_category, stage_discovery, stage_ite
 
 CATEGORIES = {
     "mmr": "sort",
+    "rerank": "sort",
     "score_normalize": "sort",
     "aggregate": "reduce",
     "sample": "reduce",

@@ -1,0 +1,158 @@
+"""Order documents anew by a model that judges each text against the query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import AliasChoices, Field
+
+from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.errors import SpecError
+from mixpeek_operator.extraction.models.registry import DEFAULT
+from mixpeek_operator.ports.inference import Scores
+from mixpeek_operator.retrieval import paths
+from mixpeek_operator.retrieval.late import Late, known
+from mixpeek_operator.retrieval.stage import Context, Documents, Stage, StageParams, State
+
+_TEXTS: Final = ("content", "text", "description", "title")
+_Count = Annotated[int, Field(ge=1, le=10_000)]
+_Candidates = Annotated[int, Field(ge=1, le=1000)]
+_Characters = Annotated[int, Field(ge=100, le=50_000)]
+_Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
+
+
+class Params(StageParams):
+    """Parameters of `rerank`; `inference_name`, `top_k` and `content_field` are accepted as well."""
+
+    model: Late[str] = Field(
+        default=DEFAULT,
+        validation_alias=AliasChoices("model", "inference_name"),
+        description=(
+            "What scores: a cross-encoder by the name of its folder in MIXPEEK_MODEL_PATH or on the hub "
+            "(bge-reranker-v2-m3), or an embedding model, whose score is the cosine of the vectors of query and text. "
+            "`default` is the server's embedding model, since no cross-encoder comes with a package; a warning and "
+            "the statistics say so."
+        ),
+        examples=[DEFAULT],
+    )
+    top_n: Late[_Count] = Field(
+        default=10,
+        validation_alias=AliasChoices("top_n", "top_k"),
+        description="Most documents to keep.",
+        examples=[10],
+    )
+    query: Late[str] = Field(
+        default="{{INPUT.query}}",
+        validate_default=True,
+        description="What the documents are judged by.",
+        examples=["a lamp for reading"],
+    )
+    document_field: Late[str] | None = Field(
+        default=None,
+        validation_alias=AliasChoices("document_field", "content_field"),
+        description=(
+            "Dotted path of a document's text; when absent the first there is of content, text, description and "
+            "title. A document without text comes after all others."
+        ),
+        examples=["title"],
+    )
+    max_candidates: Late[_Candidates] = Field(
+        default=1000,
+        description="Most documents that are scored, the first; the others follow them in their order.",
+        examples=[100],
+    )
+    max_document_chars: Late[_Characters] = Field(
+        default=2000, description="Characters of a text that the model gets.", examples=[2000]
+    )
+    score_field: str | None = Field(default=None, description="Dotted path where the score goes besides `score`.")
+    hard_timeout_ms: Late[_Milliseconds] | None = Field(
+        default=None,
+        description="Milliseconds after which the documents are returned in the order they came, with a warning.",
+    )
+
+
+async def run(state: State, params: Params, context: Context) -> Documents:
+    """Return the best documents with `score`, `original_score` and `rerank_position`; equal scores keep their order.
+
+    Raises SpecError without a query, and what the model raises.
+    """
+    names = context.names
+    count = known(params.top_n, names, "top_n")
+    if not state.documents:
+        return []
+    model = known(params.model, names, "model")
+    field = None if params.document_field is None else known(params.document_field, names, "document_field")
+    most = known(params.max_document_chars, names, "max_document_chars")
+    candidates = state.documents[: known(params.max_candidates, names, "max_candidates")]
+    texts = [_text(document, field)[:most] for document in candidates]
+    spoken = [position for position, text in enumerate(texts) if text]
+    timeout_ms = None if params.hard_timeout_ms is None else known(params.hard_timeout_ms, names, "hard_timeout_ms")
+    try:
+        async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
+            scores = await _scores(model, _query(params, context), [texts[position] for position in spoken], context)
+    except TimeoutError:
+        if timeout_ms is None:
+            raise
+        context.warnings.append(f"rerank: {model} took longer than {timeout_ms} ms; documents are in the order before")
+        state.metadata.update(model=model, timed_out=True)
+        return state.documents[:count]
+    if len(spoken) < len(texts):
+        context.warnings.append(f"rerank: {len(texts) - len(spoken)} of {len(texts)} documents have no text")
+    if model == DEFAULT and scores.method == "bi_encoder":
+        context.warnings.append(
+            f"rerank: scored by the embedding model {scores.model}, the default where no cross-encoder is; name one in "
+            "`model` for a better order"
+        )
+    state.metadata.update(model=scores.model, method=scores.method, scored=len(spoken))
+    score_of = dict(zip(spoken, scores.values, strict=True))
+    ranked = sorted(spoken, key=lambda position: -score_of[position])
+    rest = [position for position in range(len(state.documents)) if position not in score_of]
+    made = []
+    for rank, position in enumerate([*ranked, *rest][:count], start=1):
+        made.append(_placed(state.documents[position], rank, score_of.get(position), params.score_field))
+    return made
+
+
+async def _scores(model: str, query: str, texts: Sequence[str], context: Context) -> Scores:
+    return await context.inference.score(model, query, texts, namespace_id=context.namespace.id)
+
+
+def _query(params: Params, context: Context) -> str:
+    query = known(params.query, context.names, "query")
+    if not query.strip():
+        raise SpecError("rerank has no query; give `query`, as text or as a template of an input", code="query_empty")
+    return query
+
+
+def _text(document: dict[str, Any], field: str | None) -> str:
+    for path in _TEXTS if field is None else (field,):
+        value = paths.read(document, path)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return "\n".join(value)
+    return ""
+
+
+def _placed(document: dict[str, Any], rank: int, score: float | None, field: str | None) -> dict[str, Any]:
+    original = document.get("score")
+    if score is None:
+        return {**document, "original_score": original, "rerank_position": rank}
+    made = {**document, "score": score, "original_score": original, "rerank_position": rank}
+    return made if field is None else paths.write(made, field, score)
+
+
+def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
+    count = params.top_n if isinstance(params.top_n, int) else 10
+    return min(count, documents), 0.0, 10.0 * documents
+
+
+STAGE = Stage(
+    StageInfo(
+        "rerank", "sort", "Order documents by a model that judges each against the query.", "list-ordered", Params
+    ),
+    run,
+    estimate=_estimate,
+)
