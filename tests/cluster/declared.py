@@ -185,7 +185,7 @@ def is_ready(item: Object | None) -> bool:
 
 
 def eventually(
-    holds: Callable[[], Any], within_s: float = 60, every_s: float = 0.1, say: Callable[[], Any] = str
+    holds: Callable[[], Any], within_s: float = 180, every_s: float = 0.1, say: Callable[[], Any] = str
 ) -> Any:
     """Return what `holds` returns once that is true. AssertionError with what `say` returns after `within_s`."""
     end = time.monotonic() + within_s

@@ -27,7 +27,7 @@ def bucket(name: str) -> Resource:
     return Resource("Bucket", Metadata(f"shop.{name}", "default"), spec)
 
 
-async def until(done: Callable[[], Awaitable[bool]], within_s: float = 60) -> None:
+async def until(done: Callable[[], Awaitable[bool]], within_s: float = 180) -> None:
     end = time.monotonic() + within_s
     while not await done():
         assert time.monotonic() < end, "it did not come to be"

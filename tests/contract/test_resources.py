@@ -232,7 +232,7 @@ class Seen:
         async for change in store.watch(organization):
             self.changes.append(change)
 
-    async def until(self, done: Callable[[list[Change]], bool], within_s: float = 5) -> list[Change]:
+    async def until(self, done: Callable[[list[Change]], bool], within_s: float = 60) -> list[Change]:
         deadline = time.monotonic() + within_s
         while not done(self.changes):
             assert time.monotonic() < deadline, self.changes
@@ -286,9 +286,11 @@ async def test_no_change_is_lost_when_its_writer_is_cancelled(store: ResourceSto
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    await asyncio.sleep(0.1)
-    stored = {found.name for found in await store.find(a)}
-    await seen.until(lambda changes: {change.resource.name for change in changes} == stored)
+    deadline = time.monotonic() + 60
+    # A write whose writer is gone may still be under way, so what is stored is asked again.
+    while {change.resource.name for change in seen.changes} != {found.name for found in await store.find(a)}:
+        assert time.monotonic() < deadline, seen.changes
+        await asyncio.sleep(0.05)
     await seen.stop()
 
 

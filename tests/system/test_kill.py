@@ -67,7 +67,7 @@ def held(http: httpx.Client, namespace: str) -> dict[str, str]:
     return found
 
 
-def eventually(check: Any, *, within_s: float = 60.0) -> Any:
+def eventually(check: Any, *, within_s: float = 180.0) -> Any:
     deadline = time.monotonic() + within_s
     while True:
         value = check()

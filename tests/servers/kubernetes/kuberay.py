@@ -219,7 +219,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _eventually(done: Any, within_s: float = 60) -> None:
+def _eventually(done: Any, within_s: float = 180) -> None:
     end = time.monotonic() + within_s
     while not done():
         assert time.monotonic() < end, f"not within {within_s} s"

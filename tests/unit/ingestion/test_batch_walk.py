@@ -334,9 +334,9 @@ async def test_the_worker_runs_until_stopped_and_hands_back(world: Any) -> None:
     world.runner.before = hold
     stop = asyncio.Event()
     running = asyncio.create_task(world.worker().run(stop))
-    await asyncio.wait_for(reached.wait(), 5)
+    await asyncio.wait_for(reached.wait(), 60)
     stop.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
     world.runner.before = None
     assert await world.worker().run_until_idle() == 1
     batch = await world.batches.get(world.scope, bucket.id, batch_id)

@@ -125,7 +125,7 @@ async def test_it_is_complete_before_it_has_started_and_not_while_the_api_server
     await asyncio.sleep(0.1)
     assert not one.complete.is_set()
     server.away = False
-    await asyncio.wait_for(one.complete.wait(), 2)
+    await asyncio.wait_for(one.complete.wait(), 60)
     assert held(index) == {"a": 1}
     await ended(running)
 

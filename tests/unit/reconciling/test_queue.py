@@ -69,7 +69,7 @@ async def test_drift_is_found_without_a_change(world: World) -> None:
         made = await world.namespace()
         await world.resources.wait_settled(made.key, 5)
         world.vectors.states.clear()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while made.id not in world.vectors.states:  # noqa: ASYNC110 - the store sends no events
                 await asyncio.sleep(0.02)
     finally:
