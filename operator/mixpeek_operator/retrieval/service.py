@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import orjson
+
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import CollectionInfo, Directory, NamespaceInfo, RetrieverInfo
@@ -27,6 +29,7 @@ from mixpeek_operator.retrieval import pagination, search
 from mixpeek_operator.retrieval.compile import Mark, Pipeline, compile_pipeline, mark_of
 from mixpeek_operator.retrieval.execute import Execution
 from mixpeek_operator.retrieval.explain import plan_of
+from mixpeek_operator.retrieval.feedback import Feedback
 from mixpeek_operator.retrieval.history import History
 from mixpeek_operator.retrieval.inputs import fields_of
 from mixpeek_operator.retrieval.registry import StageRegistry
@@ -35,6 +38,8 @@ from mixpeek_operator.retrieval.stage import Context, Documents
 MAX_NESTING: Final = 3
 """Retrievers inside retrievers, through `document_enrich`."""
 _MAX_PIPELINES: Final = 1000
+_MAX_INPUTS: Final = 4096
+"""Bytes of inputs, as JSON, that the history keeps."""
 
 
 class Retrieval:
@@ -65,7 +70,8 @@ class Retrieval:
         self._secrets = secrets
         self._registry = registry or StageRegistry()
         self._language = language
-        self._history = History(metadata)
+        self.history = History(metadata)
+        self.feedback = Feedback(metadata, clock)
         self._embedders = Embedders(metadata, vectors, clock)
         self._pipelines: dict[tuple[str, str], tuple[tuple[Any, ...], Pipeline]] = {}
 
@@ -73,15 +79,17 @@ class Retrieval:
         """The stage catalogue in wire shape."""
         return self._registry.catalog(category)
 
-    async def execute(self, scope: Scope, identifier: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a retriever, by id or name; the answer is in wire shape.
+    async def execute(
+        self, scope: Scope, identifier: str, request: Mapping[str, Any], *, recorded: bool = True
+    ) -> dict[str, Any]:
+        """Run a retriever, by id or name; the answer is in wire shape. `recorded` False keeps it out of the history.
 
         Raises NotFoundError, SpecError with every problem of the inputs, BadRequestError for a foreign page token,
         and whatever a stage raises that is not to be skipped.
         """
         namespace = await self._namespace(scope)
         pipeline = await self._pipeline(namespace, await self._directory.retriever(namespace.id, identifier))
-        return await self._answer(scope, pipeline, request)
+        return await self._answer(scope, pipeline, request, recorded=recorded)
 
     async def execute_adhoc(self, scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
         """Run the stages of a request body that names collections, stages and inputs; nothing is stored but history."""
@@ -109,7 +117,7 @@ class Retrieval:
         retriever_id = None
         if identifier is not None:
             retriever_id = (await self._directory.retriever(namespace.id, identifier)).id
-        return await self._history.find(namespace.id, retriever_id, query)
+        return await self.history.find(namespace.id, retriever_id, query)
 
     async def execution(self, scope: Scope, execution_id: str, identifier: str | None = None) -> dict[str, Any]:
         """One execution with its statistics; its documents are not kept.
@@ -117,7 +125,7 @@ class Retrieval:
         Raises NotFoundError, also when it is not of the retriever `identifier` (id or name).
         """
         namespace_id = (await self._namespace(scope)).id
-        found = await self._history.get(namespace_id, execution_id)
+        found = await self.history.get(namespace_id, execution_id)
         if identifier is not None:
             retriever = await self._directory.retriever(namespace_id, identifier)
             if found["retriever_id"] != retriever.id:
@@ -126,14 +134,17 @@ class Retrieval:
 
     async def flush(self) -> None:
         """Return when the history of every answered execution is written."""
-        await self._history.flush()
+        await self.history.flush()
 
     async def close(self) -> None:
-        await self._history.close()
+        await self.feedback.close()
+        await self.history.close()
 
     # -- one execution
 
-    async def _answer(self, scope: Scope, pipeline: Pipeline, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def _answer(
+        self, scope: Scope, pipeline: Pipeline, request: Mapping[str, Any], *, recorded: bool = True
+    ) -> dict[str, Any]:
         page = pagination.read(request)
         filter = parse(request.get("filters"))
         inputs = pipeline.inputs.check(request.get("inputs"))
@@ -141,6 +152,9 @@ class Retrieval:
             self._cache, pipeline.namespace.id, page, lambda: _query(pipeline, inputs, request.get("filters"))
         )
         execution = self._begin(scope, pipeline, inputs, filter, depth=0)
+        execution.recorded = recorded
+        execution.asked = _asked(request, inputs)
+        execution.context.user_id = execution.asked.get("user_id")
         try:
             resumed = await pager.resume()
             if resumed is None:
@@ -201,6 +215,7 @@ class Retrieval:
             vectors=self._vectors,
             inference=self._inference,
             embedders=self._embedders,
+            feedback=self.feedback,
             outbound=self._outbound,
             secrets=self._secrets,
             clock=self._clock,
@@ -265,6 +280,8 @@ class Retrieval:
     def _record(
         self, execution: Execution, status: str, inputs: Mapping[str, Any], returned: int, error: str | None
     ) -> None:
+        if not execution.recorded:
+            return
         elapsed_ms = round(execution.elapsed_ms(), 3)
         now = self._clock.now().astimezone(UTC)
         started = datetime.fromtimestamp(now.timestamp() - elapsed_ms / 1000, UTC)
@@ -287,10 +304,12 @@ class Retrieval:
             "stages_completed": len(execution.statistics),
             "total_stages": execution.pipeline.stage_count,
             **_account(execution, elapsed_ms),
+            **execution.asked,
+            "signals": execution.context.signals,
         }
         if error is not None:
             record["error"] = error
-        self._history.add(execution.pipeline.namespace.id, record)
+        self.history.add(execution.pipeline.namespace.id, record)
 
     # -- pipelines
 
@@ -356,6 +375,14 @@ def _account(execution: Execution, elapsed_ms: float) -> dict[str, Any]:
             "time_limit_ms": pipeline.max_time_ms,
         },
     }
+
+
+def _asked(request: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a replay of the query needs: who asked, and the inputs unless they are large (vectors, files)."""
+    asked = {name: request[name] for name in ("session_id", "user_id") if isinstance(request.get(name), str)}
+    if len(orjson.dumps(inputs, default=str)) <= _MAX_INPUTS:
+        asked["inputs"] = dict(inputs)
+    return asked
 
 
 def _adhoc(namespace: NamespaceInfo, body: Mapping[str, Any]) -> RetrieverInfo:

@@ -26,6 +26,7 @@ from mixpeek_operator.ports.language import LanguageModels, ModelChoice
 from mixpeek_operator.ports.outbound import Outbound
 from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import VectorStore
+from mixpeek_operator.retrieval.feedback import Feedback
 from mixpeek_operator.retrieval.pagination import Order
 
 Documents = list[dict[str, Any]]
@@ -88,6 +89,7 @@ class Context:
     vectors: VectorStore
     inference: Inference
     embedders: Embedders
+    feedback: Feedback
     outbound: Outbound
     secrets: Secrets
     clock: Clock
@@ -102,6 +104,10 @@ class Context:
     aggregations: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     limits: list[dict[str, Any]] = field(default_factory=list)
+    signals: list[dict[str, Any]] = field(default_factory=list)
+    """What the execution's history tells of how it came about: {signal_type, signal_data}."""
+    user_id: str | None = None
+    """Who asks, when the request says so."""
     language: LanguageModels | None = None
     """Language models; None where the server was put together without them."""
 

@@ -57,6 +57,7 @@ def run(
         find_collection=nothing,
         nested=nothing,
         embedders=nothing,
+        feedback=nothing,
         outbound=nothing,
         secrets=nothing,
         names={"INPUT": dict(inputs or {}), "CONTEXT": {}, "STAGE": {}},
