@@ -18,6 +18,7 @@ from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.extraction.embedders import TABLE as SIGNATURES
 from mixpeek_operator.extraction.ray.endpoints import Endpoints, FindEndpoints
 from mixpeek_operator.extraction.ray.environment import variables
 from mixpeek_operator.kinds.namespace.compute import tier
@@ -186,7 +187,8 @@ async def _metadata(settings: Settings) -> MetadataStore:
     if settings.mongo_uri is None:
         from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
 
-        store = SqliteMetadata(settings.data / "metadata.db")
+        # Every query asks for the signatures of its collections.
+        store = SqliteMetadata(settings.data / "metadata.db", remembered=(SIGNATURES,))
         # We hold the data directory, so whoever held a lease is gone: its work can be taken up at once.
         await store.expire_leases()
         return store

@@ -61,9 +61,12 @@ class Database:
         self._opening = threading.Lock()
         self._write_pool.submit(self._migrate, migrations).result()
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a transaction that is committed when it returns and undone when it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._write_pool, self._transact, work)
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, committed: Callable[[], None] | None = None) -> T:
+        """Run `work` in a transaction that is committed when it returns and undone when it raises.
+
+        `committed` is called in the writer's thread, also when the caller was cancelled and waits no more.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._write_pool, self._transact, work, committed)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on a consistent view."""
@@ -95,7 +98,7 @@ class Database:
             self._opened.append(made)
         return made
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _transact(self, work: Callable[[sqlite3.Connection], T], committed: Callable[[], None] | None = None) -> T:
         connection = self._connection()
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -109,6 +112,10 @@ class Database:
                 raise
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
+        finally:
+            # Also after a failure, for a COMMIT that reports one may have been carried out.
+            if committed is not None:
+                committed()
         return result
 
     def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:

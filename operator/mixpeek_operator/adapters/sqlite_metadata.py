@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from mixpeek_operator.adapters._record_memory import RecordMemory
 from mixpeek_operator.adapters._record_order import ordered, sort_key
 from mixpeek_operator.adapters._sqlite import Database
 from mixpeek_operator.adapters._sqlite_filters import Sql, compile_filter, json_path
@@ -46,16 +47,28 @@ _PAGE = 500
 
 
 class SqliteMetadata:
-    """Records in `path`; see ports.metadata.MetadataStore."""
+    """Records in `path`; see ports.metadata.MetadataStore.
 
-    def __init__(self, path: Path) -> None:
+    `remembered` are tables whose records are kept in memory once read, as no other process writes the file.
+    """
+
+    def __init__(self, path: Path, *, remembered: Sequence[str] = ()) -> None:
         self._db = Database(path, (_SCHEMA, _SCHEMA_2, _SCHEMA_3))
+        self._memory = RecordMemory(remembered)
 
     async def get(self, table: str, namespace_id: str, id: str) -> Record | None:
         return await self._db.read(lambda c: _get(c, table, namespace_id, id))
 
     async def get_many(self, table: str, namespace_id: str, ids: Sequence[str]) -> list[Record]:
-        return await self._db.read(lambda connection: _get_many(connection, table, namespace_id, ids))
+        if not self._memory.holds(table):
+            return await self._db.read(lambda connection: _get_many(connection, table, namespace_id, ids))
+        known = self._memory.find(table, namespace_id, ids)
+        if known is not None:
+            return known
+        turn = self._memory.turn
+        records = await self._db.read(lambda connection: _get_many(connection, table, namespace_id, ids))
+        self._memory.keep(turn, table, namespace_id, ids, records)
+        return records
 
     async def put(
         self, table: str, namespace_id: str, id: str, body: Mapping[str, Any], *, if_version: int | None = None
@@ -73,7 +86,7 @@ class SqliteMetadata:
             )
             return done.rowcount > 0
 
-        return await self._db.write(work)
+        return await self._db.write(work, committed=self._forgetting(table))
 
     async def delete_where(self, table: str, namespace_id: str, filter: Filter | None = None) -> int:
         def work(connection: sqlite3.Connection) -> int:
@@ -91,7 +104,7 @@ class SqliteMetadata:
             )
             return len(ids)
 
-        return await self._db.write(work)
+        return await self._db.write(work, committed=self._forgetting(table))
 
     async def find(
         self,
@@ -159,7 +172,7 @@ class SqliteMetadata:
         def work(connection: sqlite3.Connection) -> list[Record | None]:
             return [_write(connection, write, body) for write, body in encoded]
 
-        return await self._db.write(work)
+        return await self._db.write(work, committed=self._forgetting(*(write.table for write in writes)))
 
     async def claim(
         self, table: str, *, states: Sequence[str], owner: str, lease_s: float, now: float
@@ -180,7 +193,7 @@ class SqliteMetadata:
             record = _write(connection, write, orjson.dumps(body).decode())
             return None if record is None else (namespace_id, record)
 
-        return await self._db.write(work)
+        return await self._db.write(work, committed=self._forgetting(table))
 
     async def expire_leases(self) -> None:
         """Free what a process that died still held; for the one process that has the data directory, at its start."""
@@ -189,6 +202,9 @@ class SqliteMetadata:
             connection.execute("UPDATE records SET body=json_set(body, '$.lease_until', 0) WHERE lease_until > 0")
 
         await self._db.write(work)
+
+    def _forgetting(self, *tables: str) -> Callable[[], None] | None:
+        return self._memory.forget if any(map(self._memory.holds, tables)) else None
 
     async def health(self) -> None:
         await self._db.read(lambda connection: connection.execute("SELECT 1").fetchone())

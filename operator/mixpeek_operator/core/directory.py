@@ -69,6 +69,8 @@ class CollectionInfo:
     features: tuple[Feature, ...]
     config_signature: str
     """Hash of everything above that changes what documents look like."""
+    incarnation: str = ""
+    """Differs when a collection is deleted and made again under the same id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,12 +183,6 @@ class BatchRun:
         await self._units.collection(collection.id, fresh=True)  # one deleted in the meantime gets no more documents
         made_by = {name: by for made in segments.values() for segment in made for name, by in segment.embedders.items()}
         await self._signatures.claim(collection, made_by)
-        if stale:
-            await self._delete_below(collection, stale)
-            ids = [point_id(collection.namespace_id, id) for id in stale]
-            await self._vectors.delete_points(collection.vector_collection, ids)
-        for start in range(0, len(points), _UPSERT):
-            await self._vectors.upsert(collection.vector_collection, points[start : start + _UPSERT])
         counted = {
             "read": sum(unit.read for unit in units),
             "skipped": sum(unit.skipped for unit in units),
@@ -215,7 +209,17 @@ class BatchRun:
                 batch["node_death_resubmit_count"] = 0
             self._in_flight -= len(units)
 
-        await self._held.save(extra, change=advance)
+        async with self._signatures.unfinished(collection):
+            await self._write(collection, points, stale)
+            await self._held.save(extra, change=advance)
+
+    async def _write(self, collection: CollectionInfo, points: Sequence[Point], stale: Sequence[str]) -> None:
+        if stale:
+            await self._delete_below(collection, stale)
+            ids = [point_id(collection.namespace_id, id) for id in stale]
+            await self._vectors.delete_points(collection.vector_collection, ids)
+        for start in range(0, len(points), _UPSERT):
+            await self._vectors.upsert(collection.vector_collection, points[start : start + _UPSERT])
 
     async def _delete_below(self, collection: CollectionInfo, ids: Sequence[str]) -> None:
         """Delete what downstream collections made of documents that are about to go."""
@@ -227,8 +231,8 @@ class BatchRun:
             if gone:
                 await self._delete_below(below, gone)
                 points = [point_id(below.namespace_id, id) for id in gone]
-                await self._vectors.delete_points(below.vector_collection, points)
-                await self._signatures.touch(below)
+                async with self._signatures.changing(below):
+                    await self._vectors.delete_points(below.vector_collection, points)
 
     def _documents(
         self,

@@ -41,18 +41,22 @@ class DerivedDocuments:
         collection = await self._vector_collection(scope)
         deleted = 0
         touched: set[str] = set()
-        for start in range(0, len(object_ids), 500):
-            chunk = list(object_ids[start : start + 500])
-            points = [(point.id, str(point.payload["collection_id"])) async for point in self.of_objects(scope, chunk)]
-            if points:
-                await self._vectors.delete_points(collection, [id for id, _ in points])
-            deleted += len(points)
-            touched |= {collection_id for _, collection_id in points}
-        for id in sorted(touched):
-            try:
-                await self._signatures.touch(await self._directory.collection(namespace_id, id))
-            except NotFoundError:
-                continue  # the collection itself is gone; nothing is cached over it any more
+        try:
+            for start in range(0, len(object_ids), 500):
+                chunk = list(object_ids[start : start + 500])
+                found = [
+                    (point.id, str(point.payload["collection_id"])) async for point in self.of_objects(scope, chunk)
+                ]
+                touched |= {collection_id for _, collection_id in found}
+                if found:
+                    await self._vectors.delete_points(collection, [id for id, _ in found])
+                deleted += len(found)
+        finally:
+            for id in sorted(touched):
+                try:
+                    await self._signatures.touch(await self._directory.collection(namespace_id, id))
+                except NotFoundError:
+                    continue  # the collection itself is gone; nothing is cached over it any more
         return deleted
 
     async def of_object(self, scope: Scope, object_id: str, collection_ids: Sequence[str] = ()) -> dict[str, Any]:

@@ -110,11 +110,11 @@ class Documents:
         id = str(body.get("document_id") or random("doc", 24))
         stored = created(info, body, id, timestamp(self._clock.now()))
         point = Point(point_id(info.namespace_id, id), vectors_of(info, body), stored)
-        try:
-            await self._vectors.upsert(info.vector_collection, [point])
-        except NotFoundError as error:
-            raise not_provisioned(info.namespace_id) from error
-        await self._signatures.touch(info)
+        async with self._signatures.changing(info):
+            try:
+                await self._vectors.upsert(info.vector_collection, [point])
+            except NotFoundError as error:
+                raise not_provisioned(info.namespace_id) from error
         return render(stored)
 
     async def update(self, scope: Scope, collection: str, document_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,8 +124,8 @@ class Documents:
         point = await self._point(info, document_id, with_vectors=True)
         system = {name: point.payload[name] for name in ("document_id", "collection_id")}
         stored = {**user_fields(body), **system, "_internal": self._edited(point)}
-        await self._vectors.upsert(info.vector_collection, [Point(point.id, point.vectors, stored)])
-        await self._signatures.touch(info)
+        async with self._signatures.changing(info):
+            await self._vectors.upsert(info.vector_collection, [Point(point.id, point.vectors, stored)])
         return render(stored)
 
     async def patch(self, scope: Scope, collection: str, document_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,16 +133,16 @@ class Documents:
         info = await self._info(scope, collection)
         changes = changes_of(body)
         point = await self._point(info, document_id)
-        stored = await self._merge(info, point, changes)
-        await self._signatures.touch(info)
+        async with self._signatures.changing(info):
+            stored = await self._merge(info, point, changes)
         return render(stored)
 
     async def delete(self, scope: Scope, collection: str, document_id: str) -> dict[str, Any]:
         """Delete one document."""
         info = await self._info(scope, collection)
         point = await self._point(info, document_id)
-        await self._vectors.delete_points(info.vector_collection, [point.id])
-        await self._signatures.touch(info)
+        async with self._signatures.changing(info):
+            await self._vectors.delete_points(info.vector_collection, [point.id])
         return {"success": True, "message": f"Deleted document {document_id}"}
 
     async def batch_update(self, scope: Scope, collection: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,17 +161,17 @@ class Documents:
             }
         limited(updates, "updates")
         results = []
-        for entry in updates:
-            id = str(entry.get("document_id", "")) if isinstance(entry, Mapping) else ""
-            try:
-                if not isinstance(entry, Mapping):
-                    raise SpecError("an update is {document_id, update_data}")
-                expect(entry, {"update_data": OBJECT})
-                await self._merge(info, await self._point(info, id), changes_of(entry.get("update_data") or {}))
-                results.append({"document_id": id, "success": True, "error": None})
-            except MixpeekError as error:
-                results.append({"document_id": id, "success": False, "error": error.message})
-        await self._signatures.touch(info)
+        async with self._signatures.changing(info):
+            for entry in updates:
+                id = str(entry.get("document_id", "")) if isinstance(entry, Mapping) else ""
+                try:
+                    if not isinstance(entry, Mapping):
+                        raise SpecError("an update is {document_id, update_data}")
+                    expect(entry, {"update_data": OBJECT})
+                    await self._merge(info, await self._point(info, id), changes_of(entry.get("update_data") or {}))
+                    results.append({"document_id": id, "success": True, "error": None})
+                except MixpeekError as error:
+                    results.append({"document_id": id, "success": False, "error": error.message})
         updated = sum(bool(item["success"]) for item in results)
         return {
             "updated_count": updated,
@@ -198,9 +198,9 @@ class Documents:
             points = [point.id for point in found.values()]
         else:
             points = [point.id async for point in stream(self._vectors, select(self._vectors, info, filters))]
-        for start in range(0, len(points), _WRITE):
-            await self._vectors.delete_points(info.vector_collection, points[start : start + _WRITE])
-        await self._signatures.touch(info)
+        async with self._signatures.changing(info):
+            for start in range(0, len(points), _WRITE):
+                await self._vectors.delete_points(info.vector_collection, points[start : start + _WRITE])
         return {
             "deleted_count": len(points),
             "failed_count": sum(not item["success"] for item in results),
@@ -215,9 +215,9 @@ class Documents:
         changes = changes_of(body.get("update_data") or {})
         chosen = select(self._vectors, info, parse(body.get("filters")))
         points = [point async for point in stream(self._vectors, chosen)]
-        for point in points:
-            await self._merge(info, point, changes)
-        await self._signatures.touch(info)
+        async with self._signatures.changing(info):
+            for point in points:
+                await self._merge(info, point, changes)
         return {"updated_count": len(points), "message": f"Updated {len(points)} documents"}
 
     async def count(self, scope: Scope, collection: str, filters: Any = None) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Index signatures: what a cached answer over a collection depends on.
 
 A signature hashes the collection's configuration, its vectors and what embedded them, its document count and its
-last write. Whoever writes documents calls `touch`; whoever caches puts `signature` into the key.
+last write. Whoever writes documents does it inside `changing`, or calls `touch` afterwards; whoever caches puts
+signatures into the key (ports.signatures).
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from mixpeek_operator.core.clock import Clock
@@ -38,10 +41,25 @@ class Signatures:
         wanted = list(collections)
         if not wanted:
             return []
-        ids = [id for item in wanted for id in (item.id, record_id(item.id))]
-        records = await self._metadata.get_many(TABLE, wanted[0].namespace_id, ids)
-        known = {record.id: record.body for record in records}
-        return [_digest(item, known.get(item.id, {}), known.get(record_id(item.id), {})) for item in wanted]
+        return _digests(wanted, await self._records(wanted[0].namespace_id, wanted))
+
+    async def stamp(self, namespace_id: str, retriever_id: str, collections: Iterable[CollectionInfo]) -> str:
+        """Return one signature of a retriever and its collections, with one read; see `renew`."""
+        wanted = list(collections)
+        known = await self._records(namespace_id, wanted, retriever_id)
+        revision = str(known.get(retriever_id, {}).get("revision"))
+        return _hash(retriever_id, revision, *_digests(wanted, known))
+
+    async def renew(self, namespace_id: str, retriever_id: str) -> None:
+        """Change the retriever's stamp, so that nothing that was kept for it is found again."""
+        body = {"retriever_id": retriever_id, "revision": random("rev", 12)}
+        await self._metadata.transact([Write(TABLE, namespace_id, retriever_id, body)])
+
+    async def _records(
+        self, namespace_id: str, collections: Iterable[CollectionInfo], *more: str
+    ) -> dict[str, Mapping[str, Any]]:
+        ids = [*more, *(id for item in collections for id in (item.id, record_id(item.id)))]
+        return {record.id: record.body for record in await self._metadata.get_many(TABLE, namespace_id, ids)}
 
     async def claim(self, collection: CollectionInfo, embedders: Identities) -> None:
         """Record what embedded documents that are about to be written.
@@ -65,29 +83,49 @@ class Signatures:
         documents = await self._vectors.count(collection.vector_collection, equals("collection_id", collection.id))
         await self._metadata.transact([self.mark(collection.namespace_id, collection.id, documents=documents)])
 
+    @contextlib.asynccontextmanager
+    async def changing(self, collection: CollectionInfo) -> AsyncIterator[None]:
+        """Change the signature after the block, which writes to the collection, whether or not it fails."""
+        async with self.unfinished(collection):
+            yield
+        await self.touch(collection)
+
+    @contextlib.asynccontextmanager
+    async def unfinished(self, collection: CollectionInfo) -> AsyncIterator[None]:
+        """Change the signature if the block fails, for part of it may have been written."""
+        try:
+            yield
+        except BaseException:
+            await asyncio.shield(self._metadata.transact([self.mark(collection.namespace_id, collection.id)]))
+            raise
+
     async def facts(self, collection: CollectionInfo) -> dict[str, Any]:
         """Return `index_signature`, `document_count` (counted now) and `last_ingestion_at` of a collection."""
-        ids = [collection.id, record_id(collection.id)]
-        known = {
-            record.id: record.body for record in await self._metadata.get_many(TABLE, collection.namespace_id, ids)
-        }
-        body, embedded = (known.get(id, {}) for id in ids)
+        known = await self._records(collection.namespace_id, [collection])
         documents = await self._vectors.count(collection.vector_collection, equals("collection_id", collection.id))
         return {
-            "index_signature": _digest(collection, body, embedded),
+            "index_signature": _digests([collection], known)[0],
             "document_count": documents,
-            "last_ingestion_at": body.get("last_ingestion_at"),
+            "last_ingestion_at": known.get(collection.id, {}).get("last_ingestion_at"),
         }
 
 
-def _digest(collection: CollectionInfo, body: Any, embedded: Any) -> str:
+def _digests(collections: Iterable[CollectionInfo], known: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [_digest(item, known.get(item.id, {}), known.get(record_id(item.id), {})) for item in collections]
+
+
+def _digest(collection: CollectionInfo, body: Mapping[str, Any], embedded: Mapping[str, Any]) -> str:
     vectors = sorted((item.index.name, item.index.dimensions or 0) for item in collection.features)
-    parts = (
+    return _hash(
         collection.id,
+        collection.incarnation,
         collection.config_signature,
         repr(vectors),
         str(body.get("documents")),
         str(body.get("revision")),
         repr(sorted(embedded.get("embedders", {}).items())),
     )
+
+
+def _hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]

@@ -161,6 +161,7 @@ class StoreDirectory:
             tier=self._tier(resource, owner, ()),
             features=features_of(extractor, version, indexes),
             config_signature=_signature(shape),
+            incarnation=resource.metadata.uid,
         )
 
     def _retriever(self, resource: Resource, owner: Resource) -> RetrieverInfo:
