@@ -17,6 +17,7 @@ from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
 from mixpeek_operator.access.users import Users
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.outbound import GuardedClient
+from mixpeek_operator.adapters.process_sandbox import ProcessSandbox
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.clock import SystemClock
@@ -176,6 +177,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             links,
             outbound=outbound,
             secrets=kept_secrets,
+            sandbox=ProcessSandbox(packages=settings.allowed_code_packages),
             registry=stages,
         )
         manifest = ManifestService(

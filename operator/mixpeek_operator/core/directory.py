@@ -90,6 +90,34 @@ class RetrieverInfo:
     """Changes with every declaration, also when one is deleted and made again under the same id."""
 
 
+@dataclass(frozen=True, slots=True)
+class TaxonomyLevel:
+    """A collection of labels, and how the labels of a document are found in it."""
+
+    collection_id: str
+    name: str
+    parent_id: str | None
+    """Collection of the level above; None for a root."""
+    retriever_id: str | None
+    inputs: tuple[Mapping[str, Any], ...]
+    """`input_mappings`: {input_key, source_type, path, override}."""
+    fields: tuple[Mapping[str, Any], ...] | None
+    """`enrichment_fields`: {field_path, target_field, merge_mode}; None means all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaxonomyInfo:
+    """A taxonomy's declaration, ids resolved."""
+
+    id: str
+    name: str
+    hierarchical: bool
+    levels: tuple[TaxonomyLevel, ...]
+    path_field: str | None
+    """Field of a document that already holds its path."""
+    path_separator: str
+
+
 class Directory(Protocol):
     """Reads of declared resources. `identifier` is an id or a name; NotFoundError outside the namespace."""
 
@@ -99,3 +127,4 @@ class Directory(Protocol):
     async def collection(self, namespace_id: str, identifier: str) -> CollectionInfo: ...
     async def collections(self, namespace_id: str) -> list[CollectionInfo]: ...
     async def retriever(self, namespace_id: str, identifier: str) -> RetrieverInfo: ...
+    async def taxonomy(self, namespace_id: str, identifier: str) -> TaxonomyInfo: ...

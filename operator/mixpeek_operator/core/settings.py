@@ -148,7 +148,15 @@ class Settings(BaseSettings):
     outbound_allow_cidrs: str = Field(
         default="", description="Comma-separated private networks that outgoing requests may reach."
     )
+    code_packages: str = Field(
+        default="", description="Comma-separated installed packages that the stage code_execution may import."
+    )
     signed_url_expiry_s: int = Field(default=3600, ge=1, description="Life of signed URLs.")
+
+    @property
+    def allowed_code_packages(self) -> tuple[str, ...]:
+        """The packages that the stage code_execution may import."""
+        return tuple(name for name in (part.strip() for part in self.code_packages.split(",")) if name)
 
     @property
     def namespaces(self) -> tuple[str, ...]:

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from mixpeek_operator.core.catalog import Catalog
-from mixpeek_operator.core.directory import BucketInfo, CollectionInfo, NamespaceInfo, RetrieverInfo
+from mixpeek_operator.core.directory import (
+    BucketInfo,
+    CollectionInfo,
+    NamespaceInfo,
+    RetrieverInfo,
+    TaxonomyInfo,
+    TaxonomyLevel,
+)
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.resource import Resource, ResourceKey
@@ -73,6 +80,10 @@ class StoreDirectory:
         """Return a retriever of the namespace by name or id."""
         return self._answer(RetrieverInfo, namespace_id, "Retriever", identifier)
 
+    async def taxonomy(self, namespace_id: str, identifier: str) -> TaxonomyInfo:
+        """Return a taxonomy of the namespace by name or id."""
+        return self._answer(TaxonomyInfo, namespace_id, "Taxonomy", identifier)
+
     def _answer(self, wanted: type[T], namespace_id: str, kind: str, identifier: str) -> T:
         self._refresh()
         question = (namespace_id, kind, identifier)
@@ -101,7 +112,12 @@ class StoreDirectory:
     def _info(self, wanted: type[T], resource: Resource, owner: Resource) -> T:
         key = (wanted, resource.key)
         if key not in self._known:
-            make = {BucketInfo: self._bucket, CollectionInfo: self._collection, RetrieverInfo: self._retriever}
+            make = {
+                BucketInfo: self._bucket,
+                CollectionInfo: self._collection,
+                RetrieverInfo: self._retriever,
+                TaxonomyInfo: self._taxonomy,
+            }
             self._known[key] = make[wanted](resource, owner)
         info: T = self._known[key]
         return info
@@ -177,6 +193,32 @@ class StoreDirectory:
             cache_config=spec.get("cache_config") or {},
             budget_limits=spec.get("budget_limits") or {},
             version=f"{resource.metadata.uid}/{resource.metadata.generation}",
+        )
+
+    def _taxonomy(self, resource: Resource, owner: Resource) -> TaxonomyInfo:
+        config: Mapping[str, Any] = resource.spec.get("config") or {}
+        flat = config.get("source_collection")
+        return TaxonomyInfo(
+            id=resource.id,
+            name=resource.name,
+            hierarchical=config.get("taxonomy_type") == "hierarchical",
+            levels=tuple(
+                self._level(config, node, owner) for node in ([flat] if flat else config.get("hierarchical_nodes") or ())
+            ),
+            path_field=config.get("path_field"),
+            path_separator=str(config.get("path_separator") or "/"),
+        )
+
+    def _level(self, config: Mapping[str, Any], node: Mapping[str, Any], owner: Resource) -> TaxonomyLevel:
+        parent, retriever = node.get("parent_collection_id"), node.get("retriever_id") or config.get("retriever_id")
+        fields = node.get("enrichment_fields")
+        return TaxonomyLevel(
+            collection_id=self._ids(owner, "Collection", [node["collection_id"]])[0],
+            name=str(node.get("label") or node["collection_id"]),
+            parent_id=self._ids(owner, "Collection", [parent])[0] if parent else None,
+            retriever_id=self._ids(owner, "Retriever", [retriever])[0] if retriever else None,
+            inputs=tuple(node.get("input_mappings") or config.get("input_mappings") or ()),
+            fields=None if fields is None else tuple(fields),
         )
 
     def _ids(self, owner: Resource, kind: str, names: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import orjson
 
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.directory import CollectionInfo, Directory, NamespaceInfo, RetrieverInfo
+from mixpeek_operator.core.directory import CollectionInfo, Directory, NamespaceInfo, RetrieverInfo, TaxonomyInfo
 from mixpeek_operator.core.errors import BadRequestError, MixpeekError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Filter, parse
 from mixpeek_operator.core.links import Links
@@ -23,6 +23,7 @@ from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.language import LanguageModels
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.ports.outbound import Outbound
+from mixpeek_operator.ports.sandbox import Sandbox
 from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import SparseVector, VectorStore, not_provisioned
 from mixpeek_operator.retrieval import pagination, search
@@ -57,6 +58,7 @@ class Retrieval:
         *,
         outbound: Outbound,
         secrets: Secrets,
+        sandbox: Sandbox,
         registry: StageRegistry | None = None,
         language: LanguageModels | None = None,
     ) -> None:
@@ -68,6 +70,7 @@ class Retrieval:
         self._links = links
         self._outbound = outbound
         self._secrets = secrets
+        self._sandbox = sandbox
         self._registry = registry or StageRegistry()
         self._language = language
         self.history = History(metadata)
@@ -195,6 +198,9 @@ class Retrieval:
         async def find_collection(identifier: str) -> CollectionInfo:
             return await self._directory.collection(namespace.id, identifier)
 
+        async def find_taxonomy(identifier: str) -> TaxonomyInfo:
+            return await self._directory.taxonomy(namespace.id, identifier)
+
         async def nested(
             retriever: str | Mapping[str, Any], inputs: Mapping[str, Any], *, filter: Filter | None, limit: int
         ) -> Documents:
@@ -218,8 +224,10 @@ class Retrieval:
             feedback=self.feedback,
             outbound=self._outbound,
             secrets=self._secrets,
+            sandbox=self._sandbox,
             clock=self._clock,
             find_collection=find_collection,
+            find_taxonomy=find_taxonomy,
             nested=nested,
             names={"INPUT": inputs},
             language=self._language,

@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixpeek_operator.core.catalog import StageInfo
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.directory import CollectionInfo, NamespaceInfo
+from mixpeek_operator.core.directory import CollectionInfo, NamespaceInfo, TaxonomyInfo
 from mixpeek_operator.core.filters import Filter
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.extraction.embedders import Embedders
 from mixpeek_operator.ports.inference import Inference
 from mixpeek_operator.ports.language import LanguageModels, ModelChoice
 from mixpeek_operator.ports.outbound import Outbound
+from mixpeek_operator.ports.sandbox import Sandbox
 from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import VectorStore
 from mixpeek_operator.retrieval.feedback import Feedback
@@ -92,8 +93,11 @@ class Context:
     feedback: Feedback
     outbound: Outbound
     secrets: Secrets
+    sandbox: Sandbox
     clock: Clock
     find_collection: Callable[[str], Awaitable[CollectionInfo]]
+    """By id or name. Raises NotFoundError."""
+    find_taxonomy: Callable[[str], Awaitable[TaxonomyInfo]]
     """By id or name. Raises NotFoundError."""
     nested: Nested
     names: dict[str, Any]

@@ -14,12 +14,13 @@ from mixpeek_operator.access.secrets import StoredSecrets
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.memory_cache import MemoryCache
 from mixpeek_operator.adapters.outbound import GuardedClient
+from mixpeek_operator.adapters.process_sandbox import ProcessSandbox
 from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
 from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.catalog import VectorIndex
 from mixpeek_operator.core.clock import SystemClock
-from mixpeek_operator.core.directory import CollectionInfo, Feature, NamespaceInfo, RetrieverInfo
+from mixpeek_operator.core.directory import CollectionInfo, Feature, NamespaceInfo, RetrieverInfo, TaxonomyInfo
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.scope import Scope
@@ -91,13 +92,14 @@ class World:
         self.scope = Scope("int_test", self.info.id, "shop")
         self.declared: dict[str, CollectionInfo] = {}
         self.retrievers: dict[str, RetrieverInfo] = {}
+        self.taxonomies: dict[str, TaxonomyInfo] = {}
         self.blobs = LocalBlobs(path / "blobs", b"x" * 32, "http://127.0.0.1:1", self.clock)
         links = Links(self.blobs, expires_s=60)
         self.outbound = GuardedClient(allow_cidrs="127.0.0.0/8", clock=self.clock)
         self.secrets = StoredSecrets(self.metadata, b"k" * 32, clock=self.clock)
         self.retrieval = Retrieval(
             self, self.vectors, self.inference, self.metadata, self.cache, self.clock, links,
-            outbound=self.outbound, secrets=self.secrets,
+            outbound=self.outbound, secrets=self.secrets, sandbox=ProcessSandbox(),
         )  # fmt: skip
 
     async def start(self) -> World:
@@ -180,6 +182,12 @@ class World:
             if identifier in (info.id, info.name):
                 return info
         raise NotFoundError(f"no retriever {identifier!r}")
+
+    async def taxonomy(self, namespace_id: str, identifier: str) -> TaxonomyInfo:
+        for info in self.taxonomies.values():
+            if identifier in (info.id, info.name):
+                return info
+        raise NotFoundError(f"no taxonomy {identifier!r}")
 
 
 @pytest.fixture

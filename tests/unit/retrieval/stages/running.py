@@ -60,6 +60,8 @@ def run(
         feedback=nothing,
         outbound=nothing,
         secrets=nothing,
+        sandbox=nothing,
+        find_taxonomy=nothing,
         names={"INPUT": dict(inputs or {}), "CONTEXT": {}, "STAGE": {}},
     )
     for name, port in ports.items():
