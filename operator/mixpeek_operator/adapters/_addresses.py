@@ -14,8 +14,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
-# Public by number, yet a cloud's own service for the machine that asks (Azure).
-_METADATA: Final = (ipaddress.ip_network("168.63.129.16/32"),)
+# A cloud's own services for the machine that asks (Azure, Oracle), and ranges that older Pythons take for public.
+_RESERVED: Final = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")))
 _TRANSLATED: Final = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 
 
@@ -71,7 +71,7 @@ class Addresses:
     def _one(self, address: Address) -> bool:
         if any(address.version == network.version and address in network for network in self._allowed):
             return True
-        if any(address in network for network in _METADATA):
+        if any(address in network for network in _RESERVED):
             return False
         return address.is_global and not address.is_multicast
 

@@ -214,6 +214,8 @@ def _url(text: str, base: httpx.URL | None = None) -> httpx.URL:
 def _check(url: httpx.URL, domains: Domains | None) -> None:
     if url.scheme not in ("http", "https") or not url.host:
         raise refused("scheme_refused", f"{shown(url)}: only http and https URLs are fetched")
+    if not 0 < _port(url) < 65536:
+        raise refused("invalid_url", f"{shown(url)}: there is no such port")
     if domains is not None and not domains.allow(url.host, _port(url)):
         raise refused("domain_refused", f"{shown(url)}: {url.host!r} is not among allowed_domains")
 

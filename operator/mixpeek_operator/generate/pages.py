@@ -28,6 +28,8 @@ _TYPE_NAMES = {
     "Path": "path",
     "Deferred": "template",
     "LateFilter": "filter",
+    "LateUrl": "URL or template",
+    "JsonPath": "JSONPath",
 }
 
 

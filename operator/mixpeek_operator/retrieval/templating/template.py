@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
@@ -86,6 +87,49 @@ def compile_text(source: str, *, braces: bool = False) -> Template:
         return "".join(out)
 
     return Template(source, text, compiler, whole=False)
+
+
+_HOST_GIVEN = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/?#]*[/?#]")
+
+
+def compile_url(source: str, *, braces: bool = False) -> Template:
+    """Compile a URL: a value behind the host is percent-encoded, so that it stays one part of a path or query.
+
+    A value that is missing or null is a TemplateError: without it the URL is another one. What begins with an
+    expression (`{{DOC.url}}`) is taken as it is.
+    """
+    _check_length(source)
+    compiler = Compiler()
+    parts: list[tuple[Evaluate, str, bool] | str] = []
+    before = ""
+    try:
+        for piece in split(single_braces(source) if braces else source, blocks=False):
+            if piece.kind == "expression":
+                run = compiler.expression(parse_expression(rewrite(_bare(piece.body))))
+                parts.append((run, piece.body.strip(), _HOST_GIVEN.match(before) is not None))
+                before += "x"
+            else:
+                parts.append(piece.body)
+                before += piece.body
+    except RecursionError:
+        raise TemplateError("an expression is nested too deeply") from None
+
+    def url(frame: Frame) -> str:
+        out = []
+        for part in parts:
+            if isinstance(part, str):
+                piece = part
+            else:
+                run, name, encode = part
+                value = run(frame)
+                if value is MISSING or value is None or value in ("", ".", ".."):
+                    raise TemplateError(f"the URL needs {name}, which is not there", code="url_incomplete")
+                piece = quote(to_text(value), safe="") if encode else to_text(value)
+            frame.budget.write(len(piece))
+            out.append(piece)
+        return "".join(out)
+
+    return Template(source, url, compiler, whole=False)
 
 
 def compile_json(source: str) -> Template:
