@@ -55,6 +55,13 @@ from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.service import ManifestService
 from mixpeek_operator.ports.secrets import SecretStore
 from mixpeek_operator.registries import Registries
+from mixpeek_operator.relevance.benchmarks import Benchmarks
+from mixpeek_operator.relevance.datasets import Datasets
+from mixpeek_operator.relevance.evaluations import Evaluations
+from mixpeek_operator.relevance.interactions import InteractionLog
+from mixpeek_operator.relevance.replay import Replayer
+from mixpeek_operator.relevance.runs import Runs
+from mixpeek_operator.relevance.tuning import Tuning
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
 from mixpeek_operator.stores import follow_namespaces, open_cluster, open_stores, own_clusters
@@ -180,6 +187,12 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             sandbox=ProcessSandbox(packages=settings.allowed_code_packages),
             registry=stages,
         )
+        history, feedback = retrieval.history, retrieval.feedback
+        datasets, replayer = Datasets(metadata, clock), Replayer(retrieval, clock)
+        evaluations = Evaluations(metadata, directory, datasets, tasks, replayer, clock)
+        benchmarks = Benchmarks(metadata, directory, replayer, clock)
+        runs = Runs(metadata, clock, (evaluations, benchmarks))
+        evaluations.on_start = benchmarks.on_start = runs.wake
         manifest = ManifestService(
             store=store,
             secrets=kept_secrets,
@@ -214,6 +227,11 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             documents=documents,
             derived=derived,
             retrieval=retrieval,
+            interactions=InteractionLog(metadata, directory, history, feedback, clock),
+            datasets=datasets,
+            evaluations=evaluations,
+            benchmarks=benchmarks,
+            tuning=Tuning(metadata, directory, history, stages, clock),
             vectors=vectors,
             metadata=metadata,
             health_checks={
@@ -238,6 +256,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
                 # The operator reconciles; all we need is an index that is complete.
                 await store.organizations()
             running.start("batch worker", worker.run(running.stop))
+            running.start("evaluations", runs.run(running.stop))
             await manifest.recover()
             yield System(create_app(services, settings), services, bootstrap, stores.local_blobs, inference)
         finally:

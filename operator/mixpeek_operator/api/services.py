@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from mixpeek_operator.ports.metadata import MetadataStore
     from mixpeek_operator.ports.secrets import SecretStore
     from mixpeek_operator.ports.vectors import VectorStore
+    from mixpeek_operator.relevance.benchmarks import Benchmarks
+    from mixpeek_operator.relevance.datasets import Datasets
+    from mixpeek_operator.relevance.evaluations import Evaluations
+    from mixpeek_operator.relevance.interactions import InteractionLog
+    from mixpeek_operator.relevance.tuning import Tuning
 
 HealthCheck = Callable[[], Awaitable[None]]
 """Returns when the part works, raises otherwise."""
@@ -88,6 +93,11 @@ class Services:
     documents: Documents = _ABSENT
     derived: DerivedDocuments = _ABSENT
     retrieval: Any = _ABSENT
+    interactions: InteractionLog = _ABSENT
+    datasets: Datasets = _ABSENT
+    evaluations: Evaluations = _ABSENT
+    benchmarks: Benchmarks = _ABSENT
+    tuning: Tuning = _ABSENT
     blobs: SignedBlobs = _ABSENT
     metadata: MetadataStore = _ABSENT
     vectors: VectorStore = _ABSENT

@@ -17,7 +17,10 @@ from mixpeek_operator.kinds.namespace.plan import (
 )
 from mixpeek_operator.ports.machines import ClusterState, Machines
 
-TABLES = ("objects", "uploads", "batches", "batch_items", "executions", "interactions", "signatures", "seeds")
+TABLES = (
+    "objects", "uploads", "batches", "batch_items", "executions", "interactions", "signatures", "seeds",
+    "datasets", "evaluations", "benchmarks",
+)  # fmt: skip
 """Tables whose records belong to a namespace."""
 
 

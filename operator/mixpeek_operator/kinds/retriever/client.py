@@ -6,7 +6,7 @@ from mixpeek_operator.core.filters import equals
 from mixpeek_operator.core.lifecycle import Backends, Step, Subject
 from mixpeek_operator.kinds.retriever.plan import DeleteHistory, Have
 
-TABLES = ("executions", "interactions", "signatures")
+TABLES = ("executions", "interactions", "evaluations", "signatures")
 """Tables whose records name their retriever."""
 
 

@@ -33,7 +33,7 @@ class Have:
 
 @dataclass(frozen=True, slots=True)
 class DeleteHistory(Step):
-    """Delete the retriever's executions and interactions."""
+    """Delete what executions of the retriever left behind."""
 
     namespace_id: str
     retriever_id: str

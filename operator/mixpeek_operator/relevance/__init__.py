@@ -1,0 +1,1 @@
+"""What users did with answers, and how good the answers are: interactions, evaluations, benchmarks, tuning."""
