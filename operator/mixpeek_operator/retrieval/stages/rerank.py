@@ -15,11 +15,14 @@ from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.retrieval import paths
 from mixpeek_operator.retrieval.late import Late, known
 from mixpeek_operator.retrieval.stage import Context, Documents, Stage, StageParams, State
+from mixpeek_operator.retrieval.stages import _hosted_rerank
 
 _TEXTS: Final = ("content", "text", "description", "title")
 _Count = Annotated[int, Field(ge=1, le=10_000)]
 _Candidates = Annotated[int, Field(ge=1, le=1000)]
 _Characters = Annotated[int, Field(ge=100, le=50_000)]
+_BatchSize = Annotated[int, Field(ge=1, le=1000)]
+_AtOnce = Annotated[int, Field(ge=1, le=10)]
 _Milliseconds = Annotated[int, Field(ge=1, le=600_000)]
 
 
@@ -31,9 +34,9 @@ class Params(StageParams):
         validation_alias=AliasChoices("model", "inference_name"),
         description=(
             "What scores: a cross-encoder by the name of its folder in MIXPEEK_MODEL_PATH or on the hub "
-            "(bge-reranker-v2-m3), or an embedding model, whose score is the cosine of the vectors of query and text. "
-            "`default` is the server's embedding model, since no cross-encoder comes with a package; a warning and "
-            "the statistics say so."
+            f"(bge-reranker-v2-m3), a hosted one ({_hosted_rerank.NAMES}), or an embedding model, whose score is the "
+            "cosine of the vectors of query and text. `default` is the server's embedding model, since no "
+            "cross-encoder comes with a package; a warning and the statistics say so."
         ),
         examples=[DEFAULT],
     )
@@ -66,6 +69,25 @@ class Params(StageParams):
     max_document_chars: Late[_Characters] = Field(
         default=2000, description="Characters of a text that the model gets.", examples=[2000]
     )
+    secret_ref: str | None = Field(
+        default=None,
+        description=(
+            "Secret of the organization with the key of a hosted reranker; cohere_api_key, jina_api_key or "
+            "voyage_api_key when absent."
+        ),
+    )
+    base_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description=(
+            "Another server of a hosted reranker: it is sent POST <base_url>/rerank as Jina's, or as Cohere's or "
+            "Voyage's when the model begins so."
+        ),
+    )
+    batch_size: Late[_BatchSize] = Field(default=100, description="Most texts in one call of a hosted reranker.")
+    max_concurrent_batches: Late[_AtOnce] = Field(
+        default=3, description="Most such calls under way at a time.", examples=[3]
+    )
     score_field: str | None = Field(default=None, description="Dotted path where the score goes besides `score`.")
     hard_timeout_ms: Late[_Milliseconds] | None = Field(
         default=None,
@@ -91,7 +113,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     timeout_ms = None if params.hard_timeout_ms is None else known(params.hard_timeout_ms, names, "hard_timeout_ms")
     try:
         async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
-            scores = await _scores(model, _query(params, context), [texts[position] for position in spoken], context)
+            scores = await _scores(model, [texts[position] for position in spoken], params, state, context)
     except TimeoutError:
         if timeout_ms is None:
             raise
@@ -115,8 +137,22 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     return made
 
 
-async def _scores(model: str, query: str, texts: Sequence[str], context: Context) -> Scores:
-    return await context.inference.score(model, query, texts, namespace_id=context.namespace.id)
+async def _scores(model: str, texts: Sequence[str], params: Params, state: State, context: Context) -> Scores:
+    query = _query(params, context)
+    hosted = _hosted_rerank.find(model, params.base_url)
+    if hosted is None:
+        return await context.inference.score(model, query, texts, namespace_id=context.namespace.id)
+    values = await hosted.score(
+        query,
+        texts,
+        context,
+        secret_ref=params.secret_ref,
+        base_url=params.base_url,
+        batch_size=known(params.batch_size, context.names, "batch_size"),
+        at_once=known(params.max_concurrent_batches, context.names, "max_concurrent_batches"),
+    )
+    state.credits += _hosted_rerank.CREDITS_PER_TEXT * len(texts)
+    return Scores(values, f"{hosted.provider.name}/{hosted.model}", "cross_encoder")
 
 
 def _query(params: Params, context: Context) -> str:
@@ -146,7 +182,8 @@ def _placed(document: dict[str, Any], rank: int, score: float | None, field: str
 
 def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     count = params.top_n if isinstance(params.top_n, int) else 10
-    return min(count, documents), 0.0, 10.0 * documents
+    hosted = isinstance(params.model, str) and _hosted_rerank.find(params.model, params.base_url) is not None
+    return min(count, documents), _hosted_rerank.CREDITS_PER_TEXT * documents * hosted, 10.0 * documents
 
 
 STAGE = Stage(

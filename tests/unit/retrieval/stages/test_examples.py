@@ -22,6 +22,7 @@ CATEGORIES = {
     "unwind": "apply",
     "rag_prepare": "apply",
     "cross_compare": "apply",
+    "code_execution": "apply",
 }
 SEARCH = {
     "stage_id": "feature_search",
