@@ -15,6 +15,7 @@ from mixpeek_operator.access.keys import Keys
 from mixpeek_operator.access.organizations import Bootstrap, Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
 from mixpeek_operator.access.users import Users
+from mixpeek_operator.adapters.language_models import HttpLanguageModels
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.outbound import GuardedClient
 from mixpeek_operator.adapters.process_sandbox import ProcessSandbox
@@ -98,7 +99,14 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         metadata, store, vectors = stores.metadata, stores.resources, stores.vectors
         cache, blobs = stores.cache, stores.blobs
         extractors, inference = engines.extractors, engines.inference
-        stages = StageRegistry()
+        given = settings.encryption_key.get_secret_value() if settings.encryption_key else None
+        kept_secrets: SecretStore
+        if cluster is not None:
+            kept_secrets = cluster.secrets
+        else:
+            kept_secrets = StoredSecrets(metadata, encryption_key(given, settings.data), clock=clock)
+        language = HttpLanguageModels(settings, kept_secrets)
+        stages = StageRegistry(language=language)
         catalog = Registries(extractors, stages)
         machines = cluster.machines if cluster else None
         backends = Backends(vectors=vectors, metadata=metadata, cache=cache, blobs=blobs, machines=machines)
@@ -135,12 +143,6 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         keys = Keys(metadata, clock=clock)
         users = Users(metadata, keys, clock=clock)
         organizations = Organizations(metadata, users, keys, clock=clock)
-        given = settings.encryption_key.get_secret_value() if settings.encryption_key else None
-        kept_secrets: SecretStore
-        if cluster is not None:
-            kept_secrets = cluster.secrets
-        else:
-            kept_secrets = StoredSecrets(metadata, encryption_key(given, settings.data), clock=clock)
         follow_namespaces(stores, index, kept_secrets)
 
         signatures = Signatures(metadata, vectors, clock)
@@ -182,9 +184,11 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             cache,
             clock,
             links,
+            language=language,
             outbound=outbound,
             secrets=kept_secrets,
             sandbox=ProcessSandbox(packages=settings.allowed_code_packages),
+            signatures=signatures,
             registry=stages,
         )
         history, feedback = retrieval.history, retrieval.feedback
@@ -264,6 +268,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             await queue.stop()
             await retrieval.close()
             await outbound.close()
+            await language.close()
 
 
 class DocumentCounts:

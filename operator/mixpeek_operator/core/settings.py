@@ -142,9 +142,33 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console", "auto"] = Field(
         default="auto", description="json, console, or auto: console on a terminal."
     )
-    llm_base_url: str | None = Field(default=None, description="OpenAI-compatible endpoint for manifest generation.")
-    llm_api_key: SecretStr | None = Field(default=None, description="Key for llm_base_url.")
-    llm_model: str | None = Field(default=None, description="Model name for llm_base_url.")
+    llm_provider: Literal["openai", "anthropic", "google"] | None = Field(
+        default=None,
+        description="Language models for who names neither provider nor model; the first one configured when unset.",
+    )
+    llm_base_url: str | None = Field(
+        default=None,
+        description="Endpoint of provider openai, of OpenAI or compatible; OpenAI's own when only its key is set.",
+    )
+    llm_api_key: SecretStr | None = Field(default=None, description="Key for provider openai.")
+    llm_model: str | None = Field(
+        default=None, description="Model of provider openai when none is named; gpt-4o-mini at OpenAI's own endpoint."
+    )
+    anthropic_api_key: SecretStr | None = Field(default=None, description="Key for provider anthropic.")
+    anthropic_base_url: str | None = Field(default=None, description="Its endpoint; Anthropic's own when unset.")
+    anthropic_model: str = Field(default="claude-haiku-4-5", description="Its model when none is named.")
+    google_api_key: SecretStr | None = Field(default=None, description="Key for provider google (Gemini).")
+    google_base_url: str | None = Field(default=None, description="Its endpoint; Google's own when unset.")
+    google_model: str = Field(default="gemini-2.5-flash", description="Its model when none is named.")
+    llm_concurrency: int = Field(default=8, ge=1, description="Calls of language models at the same time.")
+    llm_timeout_s: float = Field(default=60.0, gt=0, description="Seconds one call of a language model may take.")
+    llm_retries: int = Field(default=3, ge=0, description="Times a call is repeated that failed and may succeed.")
+    llm_credits_per_usd: float = Field(
+        default=1000.0, ge=0, description="Credits that a dollar of a model's list price counts in budgets."
+    )
+    llm_credits_per_million_tokens: float = Field(
+        default=100.0, ge=0, description="Credits of a million tokens of a model whose price is not known."
+    )
     outbound_allow_cidrs: str = Field(
         default="", description="Comma-separated private networks that outgoing requests may reach."
     )
