@@ -14,7 +14,7 @@ class Links:
     def __init__(self, blobs: BlobStore, *, expires_s: int) -> None:
         """`expires_s` is the life of a link in seconds."""
         self._blobs = blobs
-        self._expires_s = expires_s
+        self.expires_s = expires_s
 
     async def of_blobs(self, namespace_id: str, blobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return an object's blobs, those that are files with `presigned_url` beside and inside `properties`."""
@@ -57,7 +57,7 @@ class Links:
     async def _url(self, namespace_id: str, key: Any) -> str | None:
         if not isinstance(key, str) or not key.startswith(f"{namespace_id}/"):
             return None
-        return await self._blobs.download_url(key, expires_s=self._expires_s)
+        return await self._blobs.download_url(key, expires_s=self.expires_s)
 
 
 def _entry(blob: Mapping[str, Any], url: str) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixpeek_operator.core.directory import CollectionInfo, NamespaceInfo, RetrieverInfo
 from mixpeek_operator.core.errors import MixpeekError, Place, Problem, SpecError
 from mixpeek_operator.retrieval.declaration import Declared
 from mixpeek_operator.retrieval.inputs import InputSchema
+from mixpeek_operator.retrieval.keeping import NEVER, AnswerRule, StageRule, answer_rule, stage_rule
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.stage import Compilation
 
@@ -30,6 +31,17 @@ class Step:
     plan: Any
     before: tuple[Declared, ...] = ()
     after: tuple[Declared, ...] = ()
+    rule: StageRule = NEVER
+    """Whether its output is kept."""
+    writes: tuple[str, ...] = ()
+    """The paths it writes, of a step that may run beside another; () for one that may not."""
+    beside: bool = False
+    """Whether it runs at the same time as the step before it, on the same documents."""
+
+    @property
+    def items(self) -> tuple[Declared, ...]:
+        """Its stages in the order of the declaration."""
+        return (*self.before, self.stage, *self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,10 @@ class Pipeline:
     max_time_ms: float | None
     named: Mapping[str, Mark]
     """What the collections were that its stages name, by the identifier they use."""
+    reads: tuple[CollectionInfo, ...]
+    """Every collection it is known to read: its own, and those that its stages name."""
+    answers: AnswerRule
+    """Whether its answers are kept."""
 
 
 async def compile_pipeline(
@@ -62,11 +78,13 @@ async def compile_pipeline(
     if not collections and any(stage.stage.source for stage in declared[:1]):
         raise SpecError(f"the retriever {retriever.name!r} names no collection to search", code="no_collections")
     named: dict[str, Mark] = {}
+    reads = {collection.id: collection for collection in collections}
 
     async def find(identifier: str) -> CollectionInfo:
         named[identifier] = None
         found = await find_collection(identifier)
         named[identifier] = mark_of(found)
+        reads[found.id] = found
         return found
 
     compilation = Compilation(namespace, collections, find)
@@ -90,12 +108,74 @@ async def compile_pipeline(
         retriever,
         namespace,
         collections,
-        tuple(_steps(declared, plans)),
+        tuple(_ruled(retriever, _steps(declared, plans))),
         InputSchema(retriever.input_schema),
         len(declared),
         _positive(limits, "max_credits"),
         _positive(limits, "max_time_ms"),
         named,
+        tuple(reads.values()),
+        answer_rule(retriever, declared),
+    )
+
+
+def _ruled(retriever: RetrieverInfo, steps: Sequence[Step]) -> Iterator[Step]:
+    """Say of each step whether its output is kept, and whether it runs beside the one before."""
+    running: list[Step] = []
+    for step in steps:
+        moved = (*step.before, *step.after)
+        ruled = replace(step, rule=stage_rule(retriever, step.stage, moved), writes=_writes(step))
+        beside = bool(running) and _independent(ruled, running)
+        ruled = replace(ruled, beside=beside)
+        running = [*(running if beside else ()), ruled]
+        yield ruled
+
+
+def _writes(step: Step) -> tuple[str, ...]:
+    """The fields a step writes, () unless nothing else of it can be felt outside."""
+    item = step.stage
+    if item.stage.writes is None or item.output_alias is not None or item.max_credits is not None:
+        return ()
+    # What STAGE and CONTEXT tell depends on what has run before.
+    if any(path[0] in ("STAGE", "CONTEXT") for path in item.uses):
+        return ()
+    return tuple(item.stage.writes(item.params))
+
+
+def _independent(step: Step, running: Sequence[Step]) -> bool:
+    """Whether it neither reads nor writes what the steps write that it would run beside, nor they what it writes."""
+    if not step.writes or not all(other.writes for other in running):
+        return False
+    reads = _reads(step)
+    for other in running:
+        theirs = _reads(other)
+        if reads is None or theirs is None or _overlap((*reads, *step.writes), other.writes):
+            return False
+        if _overlap(theirs, step.writes):
+            return False
+    return True
+
+
+def _reads(step: Step) -> tuple[str, ...] | None:
+    """Paths of the documents that a step reads; None for anything."""
+    item = step.stage
+    own = item.stage.reads(item.params) if item.stage.reads is not None else ()
+    used = [path[1:] for path in item.uses if path[0] == "DOC"]
+    if any(not path for path in used):
+        return None
+    filtered: set[str] = set()
+    for late in (item.when, item.pre_filters, getattr(item.params, "when", None)):
+        if late is not None:
+            filtered |= late.fields
+    if any("{" in path for path in (*own, *filtered)):
+        return None
+    return (*own, *filtered, *(".".join(path) for path in used))
+
+
+def _overlap(ones: Iterable[str], others: Sequence[str]) -> bool:
+    """Whether a path is, holds or is inside another one."""
+    return any(
+        f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.") for one in ones for other in others
     )
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mixpeek_operator.core.errors import Place, Problem, SpecError
-from mixpeek_operator.retrieval.late import LateFilter
+from mixpeek_operator.retrieval.late import Deferred, Late, LateFilter
 from mixpeek_operator.retrieval.stage import Stage, StageParams
 from mixpeek_operator.retrieval.templating.errors import TemplateError
 from mixpeek_operator.retrieval.templating.template import compile_text, is_template
+
+_BATCH_SIZE: TypeAdapter[Deferred[int] | int] = TypeAdapter(
+    Late[Annotated[int, Field(ge=1, le=10_000)]], config=ConfigDict(arbitrary_types_allowed=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,13 @@ class Declared:
     when: LateFilter | None = None
     pre_filters: LateFilter | None = None
     output_alias: str | None = None
+    batch_size: Deferred[int] | int | None = None
+    max_credits: float | None = None
+    max_time_ms: float | None = None
+    uses: frozenset[tuple[str, ...]] = frozenset()
+    """What its templates read, as paths: ("INPUT", "query")."""
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    """What was declared of it and decides its output."""
 
 
 def declare(
@@ -52,12 +63,14 @@ def declare(
     if not isinstance(parameters, Mapping):
         problems.append(_problem("parameter_invalid", "parameters must be an object", (*here, "parameters")))
         return None, problems
+    uses: set[tuple[str, ...]] = set()
     for path, text in _texts(parameters, (), stage.opaque):
         try:
             used = compile_text(text, braces=stage.braces).paths
         except TemplateError as error:
             problems.append(_problem("template_invalid", error.message, (*here, "parameters", *path)))
         else:
+            uses |= used
             problems += _undeclared(used, inputs, (*here, "parameters", *path))
     params = None
     if not problems:
@@ -69,6 +82,7 @@ def declare(
             problems.append(_problem(error.code, error.message, (*here, "parameters")))
     if isinstance(params, StageParams):
         for name, used in params.own_templates().items():
+            uses |= used
             problems += _undeclared(used, inputs, (*here, "parameters", name))
     filters: dict[str, LateFilter | None] = {}
     for key in ("when", "pre_filters"):
@@ -78,12 +92,31 @@ def declare(
             problems.append(_problem("invalid_filter", error.message, (*here, key)))
         else:
             late = filters[key]
+            uses |= late.paths if late else frozenset()
             problems += _undeclared(late.paths if late else (), inputs, (*here, key))
     on_error = merged.get("on_error")
     if on_error not in (None, "skip", "error", "raise"):
         problems.append(_problem("parameter_invalid", "on_error is skip or error", (*here, "on_error")))
+    batch_size = None
+    if merged.get("batch_size") is not None:
+        try:
+            batch_size = _BATCH_SIZE.validate_python(merged["batch_size"])
+        except ValidationError:
+            problems.append(
+                _problem(
+                    "parameter_invalid", "batch_size is a number from 1, or a template of one", (*here, "batch_size")
+                )
+            )
+        else:
+            used = batch_size.paths if isinstance(batch_size, Deferred) else frozenset()
+            uses |= used
+            problems += _undeclared(used, inputs, (*here, "batch_size"))
     if problems:
         return None, problems
+    if stage.opaque & parameters.keys() and not (isinstance(params, StageParams) and params.own_templates()):
+        # What such a parameter's templates read is the business of whoever runs it: it may be anything.
+        uses.add(("INPUT",))
+    limits = merged.get("budget_limits") or {}
     category = stage.info.category
     name = str(merged.get("stage_name") or stage.info.id)
     alias = merged.get("output_alias")
@@ -98,6 +131,15 @@ def declare(
             filters["when"],
             filters["pre_filters"],
             str(alias) if alias else None,
+            batch_size,
+            limits.get("max_credits"),
+            limits.get("max_time_ms"),
+            frozenset(uses),
+            {
+                "stage_id": stage.info.id,
+                "parameters": parameters,
+                **{key: merged[key] for key in ("when", "pre_filters", "batch_size") if merged.get(key)},
+            },
         ),
         [],
     )

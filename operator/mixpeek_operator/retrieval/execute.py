@@ -3,66 +3,74 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from mixpeek_operator.core.errors import MixpeekError
+from mixpeek_operator.core.errors import InternalError, MixpeekError
 from mixpeek_operator.core.filters import Filter, all_of, matches
 from mixpeek_operator.retrieval import search
 from mixpeek_operator.retrieval.compile import Pipeline, Step
 from mixpeek_operator.retrieval.declaration import Declared
+from mixpeek_operator.retrieval.known import ExecutionContext
+from mixpeek_operator.retrieval.late import known
+from mixpeek_operator.retrieval.outputs import Output, StageOutputs, Trail, merged, output_of
 from mixpeek_operator.retrieval.pagination import Order
 from mixpeek_operator.retrieval.stage import Context, Documents, State
 
+Watch = Callable[[dict[str, Any]], None]
+"""Takes an event: {event_type, execution_id, stage_name, …}."""
+_NO_TIME: Final = "the execution's time is used up"
 
-class ExecutionContext(Mapping[str, Any]):
-    """`CONTEXT` in templates: what the execution knows of itself, computed when it is asked for."""
 
-    __slots__ = ("_execution", "_extra")
+class _OverBudget(Exception):
+    """A step has to stop before its end."""
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
-        self._extra: dict[str, Any] = {}
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
-    def __getitem__(self, key: str) -> Any:
-        if key in self._extra:
-            return self._extra[key]
-        execution = self._execution
-        pipeline = execution.pipeline
-        if key == "budget_remaining":
-            return None if pipeline.max_credits is None else pipeline.max_credits - execution.credits
-        if key == "credits_used":
-            return execution.credits
-        if key == "time_elapsed_ms":
-            return execution.elapsed_ms()
-        values = {
-            "namespace_id": pipeline.namespace.id,
-            "namespace": pipeline.namespace.name,
-            "internal_id": pipeline.namespace.organization,
-            "retriever_id": pipeline.retriever.id,
-            "retriever_name": pipeline.retriever.name,
-            "execution_id": execution.id,
-            "document_count": len(execution.documents),
-        }
-        return values[key]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(
-            (*self._extra, "budget_remaining", "credits_used", "time_elapsed_ms", "namespace_id", "execution_id")
-        )
+@dataclass(slots=True)
+class _Ran:
+    """How one step went."""
 
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+    step: Step
+    given: int
+    began: float
+    output: Output | None = None
+    error: MixpeekError | None = None
+    stopped: _OverBudget | None = None
 
-    def keep(self, alias: str, value: Any) -> None:
-        """Make a stage's output available as `CONTEXT.<alias>`."""
-        self._extra[alias] = value
+
+@dataclass(slots=True)
+class _Part:
+    """What of a step is done already, for the case that it has to stop."""
+
+    output: Output | None = None
+
+    @property
+    def credits(self) -> float:
+        return 0.0 if self.output is None else self.output.credits
 
 
 class Execution:
-    """One run of a pipeline."""
+    """One run of a pipeline.
 
-    def __init__(self, id: str, pipeline: Pipeline, context: Context, filter: Filter | None) -> None:
+    `outputs` keeps outputs of stages, `stamp` says what the collections are like; `watch` is told of every step.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        pipeline: Pipeline,
+        context: Context,
+        filter: Filter | None,
+        *,
+        outputs: StageOutputs | None = None,
+        stamp: str = "",
+        watch: Watch | None = None,
+    ) -> None:
         self.id = id
         self.pipeline = pipeline
         self.context = context
@@ -76,11 +84,14 @@ class Execution:
         """What the history tells of the request: inputs, session_id, user_id."""
         self.recorded = True
         self._filter = filter
+        self._outputs = outputs
+        self._watch = watch
         self._clock = context.clock
         self._started = context.clock.monotonic()
         self._known = ExecutionContext(self)
         context.names["CONTEXT"] = self._known
         context.names["STAGE"] = {}
+        self._trail = Trail(stamp, context.names["INPUT"], filter)
 
     @property
     def status(self) -> str:
@@ -92,58 +103,134 @@ class Execution:
 
     async def run(self) -> Documents:
         """Walk all steps, or as many as the budget allows. Raises what a stage raises unless it is to be skipped."""
-        for position, step in enumerate(self.pipeline.steps):
-            reason = self._over_budget(step)
+        steps = self.pipeline.steps
+        position = 0
+        while position < len(steps):
+            end = position + 1
+            while end < len(steps) and steps[end].beside:
+                end += 1
+            reason = next(filter(None, map(self._over_budget, steps[position:end])), None)
+            if reason is None:
+                reason = await self._together(steps[position:end], first=position == 0)
+                position = end
             if reason is not None:
-                self._stop(self.pipeline.steps[position:], reason)
-                break
-            if not await self._step(position, step):
+                self._stop(steps[position:], reason)
                 break
         return self.documents
 
-    async def _step(self, position: int, step: Step) -> bool:
-        item, first = step.stage, position == 0
-        began = self._clock.monotonic()
-        names = self.context.names
-        names["STAGE"]["name"] = item.name
+    async def _together(self, steps: Sequence[Step], *, first: bool) -> str | None:
+        """Run steps on the same documents, at the same time; why the execution has to stop, if it has to."""
+        self._tell_start(steps)
+        if len(steps) == 1:
+            runs = [await self._attempt(steps[0], first)]
+        else:
+            runs = await asyncio.gather(*(self._attempt(step, first) for step in steps))
+        failed = next((run.error for run in runs if run.error and not run.step.stage.skip_errors), None)
+        if failed is not None:
+            raise failed
         given = self.documents
-        try:
-            timeout = self._remaining_s()
-            if timeout is None:
-                output, state = await self._run(step, first)
-            else:
-                async with asyncio.timeout(timeout):
-                    output, state = await self._run(step, first)
-        except TimeoutError:
-            if self._over_time() is None:
-                raise
-            self._stop(self.pipeline.steps[position:], "the execution's time is used up")
-            return False
-        except MixpeekError as error:
-            if not item.skip_errors:
-                raise
-            self._degrade(item, error.message, "repair the stage; the documents before it were kept")
-            self._count(item, len(given), len(given), began, error=error.message)
-            return True
-        self.credits += state.credits
-        self.documents = output
-        seen = len(given) if not first or given else len(output)
+        if not first or given:
+            self.processed += sum(max(len(given), len(run.output.documents)) for run in runs if run.output)
+        else:
+            self.processed += sum(len(run.output.documents) for run in runs if run.output)
+        self.documents = _merged(given, runs)
+        for run in runs:
+            self._finish(run, first)
+        if all(run.output and not run.stopped for run in runs):
+            self._trail.pass_by(steps)
+        else:
+            self._trail.lose()
+        stopped = next((run for run in runs if run.stopped), None)
+        if stopped is None or stopped.stopped is None:
+            return None
+        self._stop([run.step for run in runs if run.stopped], stopped.stopped.reason)
+        return stopped.stopped.reason
+
+    def _finish(self, run: _Ran, first: bool) -> None:
+        """Take over what a step made and told."""
+        step, item = run.step, run.step.stage
+        if run.error is not None:
+            self._degrade(item, run.error.message, "repair the stage; the documents before it were kept")
+            self._count(item, run.given, run.given, run.began, error=run.error.message)
+            self._tell("stage_error", item, error=run.error.message)
+            return
+        output = run.output
+        if output is None:
+            return
+        context = self.context
+        context.searched = output.searched
+        context.facets += output.facets
+        context.aggregations |= output.aggregations
+        context.warnings += output.warnings
+        context.limits += output.limits
+        context.signals += output.signals
+        made = len(output.documents)
+        seen = run.given if not first or run.given else made
         if item.stage.source and first:
             seen = 0
-        for filter_stage in step.before:
-            self._count(filter_stage, 0, 0, self._clock.monotonic(), metadata={"pushed_down": True})
-        self._count(item, seen, len(output), began, metadata=state.metadata)
-        for filter_stage in step.after:
-            self._count(filter_stage, len(output), len(output), self._clock.monotonic(), metadata={"pushed_down": True})
+        for moved in step.before:
+            self._count(moved, 0, 0, self._clock.monotonic(), metadata={"pushed_down": True})
+        self._count(item, seen, made, run.began, metadata=output.metadata, cached_at=output.cached_at)
+        for moved in step.after:
+            self._count(moved, made, made, self._clock.monotonic(), metadata={"pushed_down": True})
         if item.stage.order is not None:
-            self.order = item.stage.order(item.params, names) or self.order
+            self.order = item.stage.order(item.params, context.names) or self.order
         if item.output_alias is not None:
-            self._known.keep(item.output_alias, output)
-        return True
+            self._known.keep(item.output_alias, output.documents)
+        if run.stopped is None:
+            for each in step.items:
+                self._tell("stage_complete", each, documents=output.documents, statistics=self.statistics[each.name])
 
-    async def _run(self, step: Step, first: bool) -> tuple[Documents, State]:
+    async def _attempt(self, step: Step, first: bool) -> _Ran:
+        """Run one step within the time there is."""
+        run = _Ran(step, len(self.documents), self._clock.monotonic())
+        self.context.names["STAGE"]["name"] = step.stage.name
+        left, reason = self._time_left(step.stage)
+        partly = _Part()
+        try:
+            if left is None:
+                run.output = await self._output(step, first, partly)
+            else:
+                async with asyncio.timeout(left):
+                    run.output = await self._output(step, first, partly)
+        except TimeoutError:
+            if left is None or self._clock.monotonic() - run.began < left:
+                raise
+            run.stopped, run.output = _OverBudget(reason), partly.output
+        except _OverBudget as over:
+            run.stopped, run.output = over, partly.output
+        except MixpeekError as error:
+            run.error = error
+        self.credits += run.output.credits if run.output is not None else partly.credits
+        return run
+
+    async def _output(self, step: Step, first: bool, partly: _Part) -> Output:
+        """What a step makes of the documents: found, or computed and kept."""
+        rule, outputs = step.rule, self._outputs
+        key = None
+        if outputs is not None and rule.ttl_s > 0 and (self._trail.at is not None or not _looks_back(step)):
+            key = self._trail.key(step, self.documents, self.context.searched)
+            found = await outputs.find(key)
+            if found is not None:
+                return found
+        output = await self._compute(step, first, partly)
+        if key is not None and outputs is not None:
+            outputs.keep(key, output, rule.ttl_s)
+        return output
+
+    async def _compute(self, step: Step, first: bool, partly: _Part) -> Output:
         item, names = step.stage, self.context.names
         documents = self.documents
+        # A step tells what it found out in a context of its own, so that this can be kept, and others run beside it.
+        context = replace(
+            self.context,
+            searched=list(self.context.searched),
+            facets=[],
+            aggregations={},
+            warnings=[],
+            limits=[],
+            signals=[],
+        )
         filters: list[Filter | None] = []
         if first:
             filters.append(self._filter)
@@ -154,7 +241,7 @@ class Execution:
                 filters.append(moved.pre_filters.value(names))
         own = None if item.pre_filters is None else item.pre_filters.value(names)
         if first and not item.stage.source:
-            documents = await self._all_documents(all_of(self._filter, own))
+            documents = await self._all_documents(all_of(self._filter, own), context)
         elif first or item.stage.searches:
             filters.append(own)
             if not first:
@@ -162,69 +249,98 @@ class Execution:
         elif own is not None:
             documents = [document for document in documents if matches(own, document)]
         if not first and item.stage.searches and not documents:
-            return [], State([], first=False)
+            return Output([], searched=context.searched)
         present = tuple(part for part in filters if part is not None)
         state = State(documents, first=first and item.stage.source, filters=present, plan=step.plan)
+        if item.batch_size is not None:
+            state.batch_size = known(item.batch_size, names, "batch_size")
         if item.when is None or state.first:
-            output = await item.stage.run(state, item.params, self.context)
+            made = await self._in_batches(item, state, context, partly)
         else:
-            output = await self._run_where(item, state)
-        self.processed += max(len(documents), len(output))
-        return output, state
+            made = await self._run_where(item, state, context, partly)
+        return output_of(made, state, context)
 
-    async def _run_where(self, item: Declared, state: State) -> Documents:
+    async def _in_batches(self, item: Declared, state: State, context: Context, partly: _Part) -> Documents:
+        """Run a stage on one part of its documents after the other, where that is the same and a size is declared.
+
+        Between parts it looks at the budget; what is done by then stays done.
+        """
+        size, documents = state.batch_size, state.documents
+        if size is None or not item.stage.by_document or state.first or len(documents) <= size:
+            return await item.stage.run(state, item.params, context)
+        made: Documents = []
+        for start in range(0, len(documents), size):
+            reason = self._over_credits(item, min(size, len(documents) - start), state.credits) if start else None
+            if reason is not None:
+                raise _OverBudget(reason)
+            state.documents = documents[start : start + size]
+            made += await item.stage.run(state, item.params, context)
+            if item.when is None:
+                partly.output = output_of(made + documents[start + size :], state, context)
+        state.documents = documents
+        return made
+
+    async def _run_where(self, item: Declared, state: State, context: Context, partly: _Part) -> Documents:
         """Run the stage on the documents that satisfy its `when`; the others keep their place."""
         assert item.when is not None
-        names = self.context.names
+        names = context.names
         chosen = [matches(item.when.value({**names, "DOC": document}), document) for document in state.documents]
         whole = state.documents
         state.documents = [document for document, applies in zip(whole, chosen, strict=True) if applies]
-        output = await item.stage.run(state, item.params, self.context)
+        output = await self._in_batches(item, state, context, partly)
         untouched = [document for document, applies in zip(whole, chosen, strict=True) if not applies]
-        if len(output) != len(state.documents):
+        if len(output) != sum(chosen):
             return untouched + output
         changed = iter(output)
         return [next(changed) if applies else document for document, applies in zip(whole, chosen, strict=True)]
 
-    async def _all_documents(self, filter: Filter | None) -> Documents:
+    async def _all_documents(self, filter: Filter | None, context: Context) -> Documents:
         """What a pipeline starts from whose first stage finds nothing itself."""
         if not self.pipeline.collections:
             return []
         scope = search.in_collections([collection.id for collection in self.pipeline.collections])
         documents, more = await search.scan(
-            self.context.vectors,
+            context.vectors,
             self.pipeline.namespace.vector_collection,
             all_of(scope, filter) or scope,
             limit=search.MAX_SCAN,
         )
         if more:
-            self.context.warnings.append(f"the pipeline starts from the first {search.MAX_SCAN} documents only")
+            context.warnings.append(f"the pipeline starts from the first {search.MAX_SCAN} documents only")
         return documents
 
-    def _over_time(self) -> str | None:
-        limit = self.pipeline.max_time_ms
-        return "the execution's time is used up" if limit is not None and self.elapsed_ms() >= limit else None
+    # -- budget
 
-    def _remaining_s(self) -> float | None:
-        limit = self.pipeline.max_time_ms
-        return None if limit is None else max(0.001, (limit - self.elapsed_ms()) / 1000)
+    def _time_left(self, item: Declared) -> tuple[float | None, str]:
+        """Seconds a stage may take, and what to say when they are over."""
+        whole, own = self.pipeline.max_time_ms, item.max_time_ms
+        left = None if whole is None else max(0.001, (whole - self.elapsed_ms()) / 1000)
+        if own is not None and (left is None or own / 1000 < left):
+            return own / 1000, f"the time of the stage {item.name!r} is used up"
+        return left, _NO_TIME
 
     def _over_budget(self, step: Step) -> str | None:
-        late = self._over_time()
-        if late is not None:
-            return late
-        limit, estimate = self.pipeline.max_credits, step.stage.stage.estimate
-        if limit is None or estimate is None:
+        limit = self.pipeline.max_time_ms
+        if limit is not None and self.elapsed_ms() >= limit:
+            return _NO_TIME
+        return self._over_credits(step.stage, len(self.documents), 0.0)
+
+    def _over_credits(self, item: Declared, documents: int, used: float) -> str | None:
+        """Why a stage that has used credits may not go on with so many documents."""
+        limit, own, estimate = self.pipeline.max_credits, item.max_credits, item.stage.estimate
+        if estimate is None or (limit is None and own is None):
             return None
-        _, cost, _ = estimate(step.stage.params, len(self.documents))
-        if cost > 0 and self.credits + cost > limit:
-            return f"the stage may cost {cost:g} credits and {max(0.0, limit - self.credits):g} are left"
+        _, cost, _ = estimate(item.params, documents)
+        for most, spent in ((limit, self.credits + used), (own, used)):
+            if most is not None and cost > 0 and spent + cost > most:
+                return f"the stage may cost {cost:g} credits and {max(0.0, most - spent):g} are left"
         return None
 
-    def _stop(self, steps: tuple[Step, ...], reason: str) -> None:
+    def _stop(self, steps: Sequence[Step], reason: str) -> None:
         for step in steps:
-            for item in (*step.before, step.stage, *step.after):
+            for item in step.items:
                 self._degrade(item, reason, "raise the retriever's budget_limits, or do less in its stages")
+                self._tell("stage_error", item, error=reason)
 
     def _degrade(self, item: Declared, reason: str, next_step: str) -> None:
         self.degraded.append(
@@ -246,6 +362,7 @@ class Execution:
         *,
         error: str | None = None,
         metadata: dict[str, Any] | None = None,
+        cached_at: float | None = None,
     ) -> None:
         duration_ms = round((self._clock.monotonic() - began) * 1000, 3)
         entry: dict[str, Any] = {
@@ -253,8 +370,8 @@ class Execution:
             "output_count": made,
             "duration_ms": duration_ms,
             "efficiency": round(made / given, 6) if given else 0.0,
-            "cache_hit": False,
-            "cached_at": None,
+            "cache_hit": cached_at is not None,
+            "cached_at": cached_at,
         }
         if error is not None:
             entry["error"] = error
@@ -266,3 +383,52 @@ class Execution:
         stages = self.context.names["STAGE"]
         stages[item.name] = seen
         stages.setdefault(item.stage.info.id, seen)
+
+    # -- who watches
+
+    def _tell_start(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            for item in step.items:
+                self._tell("stage_start", item)
+
+    def _tell(self, event: str, item: Declared, **more: Any) -> None:
+        if self._watch is None:
+            return
+        self._watch(
+            {
+                "event_type": event,
+                "execution_id": self.id,
+                "stage_name": item.name,
+                "stage_index": item.index,
+                "total_stages": self.pipeline.stage_count,
+                **more,
+                "budget_used": {
+                    "credits_used": self.credits,
+                    "time_elapsed_ms": round(self.elapsed_ms(), 3),
+                    "tokens_used": sum(_tokens(entry) for entry in self.statistics.values()),
+                },
+            }
+        )
+
+
+def _tokens(entry: Mapping[str, Any]) -> int:
+    found = (entry.get("metadata") or {}).get("tokens_used", 0)
+    return found if isinstance(found, int) else 0
+
+
+def _looks_back(step: Step) -> bool:
+    """Whether its templates use what earlier stages left behind."""
+    return any(path[0] in ("STAGE", "CONTEXT") for item in step.items for path in item.uses)
+
+
+def _merged(given: Documents, runs: Sequence[_Ran]) -> Documents:
+    """The documents with what each step wrote; of several each wrote fields of its own into the same documents."""
+    outputs = [(run.step, run.output.documents) for run in runs if run.output is not None]
+    if len(runs) == 1:
+        return outputs[0][1] if outputs else given
+    whole = given
+    for step, documents in outputs:
+        if len(documents) != len(given):
+            raise InternalError(f"the stage {step.stage.stage.info.id} says that it keeps every document, and does not")
+        whole = [merged(document, changed, step.writes) for document, changed in zip(whole, documents, strict=True)]
+    return whole

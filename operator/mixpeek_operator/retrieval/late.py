@@ -14,7 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from mixpeek_operator.core.errors import SpecError
-from mixpeek_operator.core.filters import And, Compare, Filter, Not, Operator, Or, parse
+from mixpeek_operator.core.filters import And, Compare, Filter, Not, Operator, Or, fields, parse
 from mixpeek_operator.retrieval.templating.errors import TemplateError
 from mixpeek_operator.retrieval.templating.template import Template, compile_text, is_template
 from mixpeek_operator.retrieval.templating.values import MISSING, plain
@@ -126,13 +126,15 @@ class LateFilter:
     only when it is there. (`price lte {{INPUT.max_price}}` without `max_price` is no condition.)
     """
 
-    __slots__ = ("_bind", "constant", "namespaces", "paths")
+    __slots__ = ("_bind", "constant", "fields", "namespaces", "paths")
 
     def __init__(self, body: Any) -> None:
         """Parse and compile. Raises SpecError with every mistake."""
         templates: list[Template] = []
         tree = parse(body)
         self._bind = _compile_filter(tree, templates) if tree is not None else None
+        self.fields = frozenset(fields(tree))
+        """The fields it looks at; one with a template in it is there as it is written."""
         self.constant = tree if self._bind is None else None
         """The filter itself when nothing in it is a template."""
         self.namespaces: frozenset[str] = frozenset().union(*(item.namespaces for item in templates))

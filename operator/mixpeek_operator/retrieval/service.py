@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
-
-import orjson
 
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
@@ -25,22 +22,28 @@ from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.ports.outbound import Outbound
 from mixpeek_operator.ports.sandbox import Sandbox
 from mixpeek_operator.ports.secrets import Secrets
-from mixpeek_operator.ports.vectors import SparseVector, VectorStore, not_provisioned
-from mixpeek_operator.retrieval import pagination, search
+from mixpeek_operator.ports.signatures import IndexSignatures
+from mixpeek_operator.ports.vectors import VectorStore, not_provisioned
+from mixpeek_operator.retrieval import pagination, search, wire
 from mixpeek_operator.retrieval.compile import Mark, Pipeline, compile_pipeline, mark_of
-from mixpeek_operator.retrieval.execute import Execution
+from mixpeek_operator.retrieval.delivery import with_links, with_vectors
+from mixpeek_operator.retrieval.dependencies import Dependencies
+from mixpeek_operator.retrieval.execute import Execution, Watch
 from mixpeek_operator.retrieval.explain import plan_of
 from mixpeek_operator.retrieval.feedback import Feedback
 from mixpeek_operator.retrieval.history import History
-from mixpeek_operator.retrieval.inputs import fields_of
+from mixpeek_operator.retrieval.keeping import digest
+from mixpeek_operator.retrieval.kept import Answers, Kept, Shelf, prefix
+from mixpeek_operator.retrieval.outputs import StageOutputs
+from mixpeek_operator.retrieval.progress import stream
+from mixpeek_operator.retrieval.query import Query
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.stage import Context, Documents
+from mixpeek_operator.retrieval.wire import Answer
 
 MAX_NESTING: Final = 3
 """Retrievers inside retrievers, through `document_enrich`."""
 _MAX_PIPELINES: Final = 1000
-_MAX_INPUTS: Final = 4096
-"""Bytes of inputs, as JSON, that the history keeps."""
 
 
 class Retrieval:
@@ -59,6 +62,7 @@ class Retrieval:
         outbound: Outbound,
         secrets: Secrets,
         sandbox: Sandbox,
+        signatures: IndexSignatures,
         registry: StageRegistry | None = None,
         language: LanguageModels | None = None,
     ) -> None:
@@ -71,6 +75,9 @@ class Retrieval:
         self._outbound = outbound
         self._secrets = secrets
         self._sandbox = sandbox
+        self._signatures = signatures
+        self._shelf = Shelf(cache, clock)
+        self._answers = Answers(self._shelf)
         self._registry = registry or StageRegistry()
         self._language = language
         self.history = History(metadata)
@@ -85,25 +92,101 @@ class Retrieval:
     async def execute(
         self, scope: Scope, identifier: str, request: Mapping[str, Any], *, recorded: bool = True
     ) -> dict[str, Any]:
-        """Run a retriever, by id or name; the answer is in wire shape. `recorded` False keeps it out of the history.
+        """Run a retriever, by id or name; the answer is in wire shape, and never one that was kept.
 
-        Raises NotFoundError, SpecError with every problem of the inputs, BadRequestError for a foreign page token,
-        and whatever a stage raises that is not to be skipped.
+        `recorded` False keeps it out of the history. Raises NotFoundError, SpecError with every problem of the
+        inputs, BadRequestError for a foreign page token, and whatever a stage raises that is not to be skipped.
         """
-        namespace = await self._namespace(scope)
-        pipeline = await self._pipeline(namespace, await self._directory.retriever(namespace.id, identifier))
-        return await self._answer(scope, pipeline, request, recorded=recorded)
+        pipeline = await self._declared(await self._namespace(scope), identifier)
+        return (await self._run(self._query(scope, pipeline, request), recorded=recorded))[1]
 
-    async def execute_adhoc(self, scope: Scope, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def execute_adhoc(
+        self, scope: Scope, body: Mapping[str, Any], *, watch: Watch | None = None
+    ) -> dict[str, Any]:
         """Run the stages of a request body that names collections, stages and inputs; nothing is stored but history."""
         namespace = await self._namespace(scope)
-        pipeline = await self._compile(namespace, _adhoc(namespace, body))
-        return await self._answer(scope, pipeline, body)
+        pipeline = await self._compile(namespace, wire.adhoc(namespace, body))
+        return (await self._run(self._query(scope, pipeline, body), watch=watch))[1]
+
+    async def answer(
+        self, scope: Scope, identifier: str, request: Mapping[str, Any], *, watch: Watch | None = None
+    ) -> Answer:
+        """Answer as `execute` does, with the answer that is kept for an equal request where there is one.
+
+        Equal requests at the same time compute one answer. `skip_cache` asks for a fresh one, which is then kept.
+        """
+        began = self._clock.monotonic()
+        pipeline = await self._declared(await self._namespace(scope), identifier)
+        query = self._query(scope, pipeline, request)
+        ttl_s = self._ttl(query)
+        if ttl_s <= 0:
+            execution, made = await self._run(query, watch=watch)
+            return Answer(execution.id, wire.whole(execution.id, wire.members(made), None))
+        dependencies = self._dependencies(pipeline.namespace)
+        stamp = await self._stamp(pipeline)
+        key = f"{prefix(pipeline.namespace.id, pipeline.retriever.id)}answer:{query.key(stamp)}"
+        etag = key.rpartition(":")[2][:24]
+        if not query.fresh:
+            kept = await self._answers.find(key)
+            if kept is not None and await dependencies.hold(kept.marks):
+                return self._found(query, kept, ttl_s, etag, began)
+        fresh: list[tuple[str, bytes, Kept]] = []
+
+        async def make() -> Kept | None:
+            execution, made = await self._run(query, watch=watch, stamp=stamp, dependencies=dependencies, cached=True)
+            body = wire.members(made)
+            facts = wire.facts_of(execution, query.inputs, len(made["documents"]))
+            kept = Kept(self._shelf.now(), body, facts, dependencies.snapshot())
+            fresh.append((execution.id, body, kept))
+            return kept if execution.status == "completed" else None
+
+        if query.fresh:
+            found = await make()
+            if found is not None:
+                await self._answers.keep(key, found, ttl_s)
+        else:
+            found = await asyncio.shield(self._answers.begin(key, make, ttl_s))
+        execution_id, body, kept = fresh[0]
+        whole = wire.whole(execution_id, body, None)
+        return Answer(execution_id, whole, None if found is None else _etag(etag, kept), ttl_s)
+
+    async def events(self, scope: Scope, identifier: str | None, request: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """Answer as `answer` does (`execute_adhoc` without an identifier), telling of every stage: JSON of events.
+
+        What is wrong with the request is raised before there are events.
+        """
+        namespace = await self._namespace(scope)
+        if identifier is None:
+            pipeline = await self._compile(namespace, wire.adhoc(namespace, request))
+        else:
+            pipeline = await self._declared(namespace, identifier)
+        self._query(scope, pipeline, request)
+
+        async def last(watch: Watch) -> bytes:
+            if identifier is not None:
+                return (await self.answer(scope, identifier, request, watch=watch)).body
+            answer = await self.execute_adhoc(scope, request, watch=watch)
+            return wire.whole(str(answer["execution_id"]), wire.members(answer), None)
+
+        return stream(last)
+
+    async def clear_cache(self, scope: Scope, identifier: str) -> dict[str, Any]:
+        """Forget everything that is kept for a retriever. Raises NotFoundError."""
+        namespace = await self._namespace(scope)
+        retriever = await self._directory.retriever(namespace.id, identifier)
+        await self._signatures.renew(namespace.id, retriever.id)
+        deleted = await self._shelf.clear(namespace.id, retriever.id)
+        return {
+            "success": True,
+            "retriever_id": retriever.id,
+            "deleted_count": deleted,
+            "message": f"nothing is kept of {retriever.name!r} any more",
+        }
 
     async def explain(self, scope: Scope, identifier: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """The plan of a retriever with estimates; runs nothing, only counts the collections' documents."""
         namespace = await self._namespace(scope)
-        pipeline = await self._pipeline(namespace, await self._directory.retriever(namespace.id, identifier))
+        pipeline = await self._declared(namespace, identifier)
         inputs = request.get("inputs")
         if inputs:
             pipeline.inputs.check(inputs)
@@ -140,23 +223,44 @@ class Retrieval:
         await self.history.flush()
 
     async def close(self) -> None:
+        await self._answers.close()
+        await self._shelf.close()
         await self.feedback.close()
         await self.history.close()
 
     # -- one execution
 
-    async def _answer(
-        self, scope: Scope, pipeline: Pipeline, request: Mapping[str, Any], *, recorded: bool = True
-    ) -> dict[str, Any]:
-        page = pagination.read(request)
-        filter = parse(request.get("filters"))
-        inputs = pipeline.inputs.check(request.get("inputs"))
-        pager = pagination.Pager(
-            self._cache, pipeline.namespace.id, page, lambda: _query(pipeline, inputs, request.get("filters"))
+    def _query(self, scope: Scope, pipeline: Pipeline, request: Mapping[str, Any]) -> Query:
+        return Query(
+            scope,
+            pipeline,
+            request,
+            pagination.read(request),
+            parse(request.get("filters")),
+            pipeline.inputs.check(request.get("inputs")),
         )
-        execution = self._begin(scope, pipeline, inputs, filter, depth=0)
+
+    async def _run(
+        self,
+        query: Query,
+        *,
+        recorded: bool = True,
+        watch: Watch | None = None,
+        stamp: str | None = None,
+        dependencies: Dependencies | None = None,
+        cached: bool = False,
+    ) -> tuple[Execution, dict[str, Any]]:
+        """Execute, and return the execution with its answer in wire shape."""
+        pipeline, page = query.pipeline, query.page
+        pager = pagination.Pager(self._cache, pipeline.namespace.id, page, query.token)
+        if stamp is None:
+            stamp = await self._stamp(pipeline)
+        reading = dependencies or self._dependencies(pipeline.namespace)
+        execution = self._begin(query, stamp, reading, depth=0, watch=watch)
         execution.recorded = recorded
-        execution.asked = _asked(request, inputs)
+        execution.asked = wire.asked_of(query.request, query.inputs)
+        if cached:
+            execution.asked["answer_cache"] = "miss"
         execution.context.user_id = execution.asked.get("user_id")
         try:
             resumed = await pager.resume()
@@ -164,22 +268,62 @@ class Retrieval:
                 documents, info = await pager.cut(await execution.run(), execution.order)
             else:
                 documents, info = resumed
-            if request.get("return_vectors"):
-                documents = await self._with_vectors(pipeline, documents)
-            if request.get("return_presigned_urls") or request.get("return_urls"):
-                documents = await self._with_links(pipeline, documents)
+            if query.request.get("return_vectors"):
+                documents = await with_vectors(self._vectors, pipeline, documents)
+            if query.links:
+                documents = await with_links(self._vectors, self._links, pipeline, documents)
         except asyncio.CancelledError:
             raise
         except Exception as failure:
             error = await self._explained(failure, pipeline.namespace)
-            self._record(
-                execution, "failed", inputs, 0, str(error) if isinstance(error, MixpeekError) else "internal error"
-            )
+            told = str(error) if isinstance(error, MixpeekError) else "internal error"
+            self._record(execution, "failed", query.inputs, 0, told)
             if error is failure:
                 raise
             raise error from failure
-        self._record(execution, execution.status, inputs, len(documents), None)
-        return self._wire(execution, documents, info)
+        self._record(execution, execution.status, query.inputs, len(documents), None)
+        return execution, wire.answer_of(execution, documents, info)
+
+    def _found(self, query: Query, kept: Kept, ttl_s: float, etag: str, began: float) -> Answer:
+        """The answer that is kept, as that of an execution of its own."""
+        id = ids.random("exec")
+        now, elapsed_ms = self._clock.now(), (self._clock.monotonic() - began) * 1000
+        retriever = query.pipeline.retriever
+        asked = wire.asked_of(query.request, query.inputs)
+        self.history.add(
+            query.pipeline.namespace.id, wire.record_of_hit(id, retriever, kept.facts, asked, now, elapsed_ms)
+        )
+        age_s = max(0.0, now.timestamp() - kept.at)
+        return Answer(id, wire.whole(id, kept.body, kept.at), _etag(etag, kept), ttl_s, kept.at, age_s)
+
+    def _ttl(self, query: Query) -> float:
+        """Seconds that the answer may be kept; a scroll has a result of its own, links are of use while they last."""
+        if query.page.method == "scroll":
+            return 0
+        ttl_s = query.pipeline.answers.ttl_s
+        return min(ttl_s, self._links.expires_s / 2) if query.links else ttl_s
+
+    async def _stamp(self, pipeline: Pipeline) -> str:
+        """What changes with every write to what the pipeline reads; "" where nothing is kept."""
+        if not pipeline.retriever.id:
+            return ""
+        reads = await self._signatures.stamp(pipeline.namespace.id, pipeline.retriever.id, pipeline.reads)
+        return f"{pipeline.retriever.version}/{reads}"
+
+    def _dependencies(self, namespace: NamespaceInfo) -> Dependencies:
+        async def mark(kind: str, identifier: str) -> str | None:
+            try:
+                if kind == "collection":
+                    info = await self._directory.collection(namespace.id, identifier)
+                    return f"{info.id}/{(await self._signatures.signatures([info]))[0]}"
+                if kind == "taxonomy":
+                    return digest(repr(await self._directory.taxonomy(namespace.id, identifier)))
+                retriever = await self._directory.retriever(namespace.id, identifier)
+            except NotFoundError:
+                return None
+            return f"{retriever.id}/{retriever.version}"
+
+        return Dependencies(mark)
 
     async def _explained(self, failure: Exception, namespace: NamespaceInfo) -> Exception:
         """The failure, or what is behind it: a namespace that is declared and not yet provisioned."""
@@ -191,14 +335,17 @@ class Retrieval:
         return not_provisioned(namespace.name)
 
     def _begin(
-        self, scope: Scope, pipeline: Pipeline, inputs: dict[str, Any], filter: Filter | None, *, depth: int
+        self, query: Query, stamp: str, dependencies: Dependencies, *, depth: int, watch: Watch | None = None
     ) -> Execution:
+        scope, pipeline = query.scope, query.pipeline
         namespace = pipeline.namespace
 
         async def find_collection(identifier: str) -> CollectionInfo:
+            await dependencies.add("collection", identifier)
             return await self._directory.collection(namespace.id, identifier)
 
         async def find_taxonomy(identifier: str) -> TaxonomyInfo:
+            await dependencies.add("taxonomy", identifier)
             return await self._directory.taxonomy(namespace.id, identifier)
 
         async def nested(
@@ -207,11 +354,17 @@ class Retrieval:
             if depth >= MAX_NESTING:
                 raise SpecError(f"retrievers may be nested {MAX_NESTING} deep", code="nesting_too_deep")
             if isinstance(retriever, str):
-                inner = await self._pipeline(namespace, await self._directory.retriever(namespace.id, retriever))
+                await dependencies.add("retriever", retriever)
+                inner = await self._declared(namespace, retriever)
             else:
-                inner = await self._compile(namespace, _adhoc(namespace, retriever))
+                inner = await self._compile(namespace, wire.adhoc(namespace, retriever))
+            for collection in inner.reads:
+                await dependencies.add("collection", collection.id)
             given = {key: value for key, value in inputs.items() if value is not None}
-            run = self._begin(scope, inner, inner.inputs.check(given), filter, depth=depth + 1)
+            asked = Query(
+                scope, inner, {"skip_cache": query.fresh}, pagination.PageRequest(), filter, inner.inputs.check(given)
+            )
+            run = self._begin(asked, await self._stamp(inner), dependencies, depth=depth + 1)
             return (await run.run())[:limit]
 
         context = Context(
@@ -229,95 +382,21 @@ class Retrieval:
             find_collection=find_collection,
             find_taxonomy=find_taxonomy,
             nested=nested,
-            names={"INPUT": inputs},
+            names={"INPUT": query.inputs},
             language=self._language,
         )
-        return Execution(ids.random("exec"), pipeline, context, filter)
-
-    def _wire(self, execution: Execution, documents: Documents, info: dict[str, Any]) -> dict[str, Any]:
-        elapsed_ms = round(execution.elapsed_ms(), 3)
-        pipeline, context = execution.pipeline, execution.context
-        answer: dict[str, Any] = {
-            "execution_id": execution.id,
-            "retriever_id": pipeline.retriever.id,
-            "status": execution.status,
-            "documents": documents,
-            "pagination": info,
-            **_account(execution, elapsed_ms),
-            "cached_at": None,
-        }
-        if execution.degraded:
-            answer["degraded"] = execution.degraded
-        if context.facets:
-            answer["facets"] = context.facets
-        if context.aggregations:
-            answer["aggregations"] = context.aggregations
-        if context.warnings:
-            answer["warnings"] = context.warnings
-        if context.limits:
-            answer["limits"] = context.limits
-        return answer
-
-    async def _with_vectors(self, pipeline: Pipeline, documents: Documents) -> Documents:
-        namespace = pipeline.namespace
-        point_ids = [ids.point_id(namespace.id, str(document.get("document_id"))) for document in documents]
-        points = await self._vectors.get(namespace.vector_collection, point_ids, with_vectors=True)
-        vectors = {point.id: {name: _plain(vector) for name, vector in point.vectors.items()} for point in points}
-        return [
-            {**document, "vectors": vectors[id]} if id in vectors else document
-            for document, id in zip(documents, point_ids, strict=True)
-        ]
-
-    async def _with_links(self, pipeline: Pipeline, documents: Documents) -> Documents:
-        namespace = pipeline.namespace
-        # A stage may have reshaped a document; what it was made of is then read again.
-        bare = [str(item["document_id"]) for item in documents if "_internal" not in item and "document_id" in item]
-        internals: dict[str, dict[str, Any]] = {}
-        if bare:
-            own = {collection.id for collection in pipeline.collections}
-            points = await self._vectors.get(
-                namespace.vector_collection, [ids.point_id(namespace.id, id) for id in dict.fromkeys(bare)]
-            )
-            internals = {
-                str(point.payload["document_id"]): point.payload["_internal"]
-                for point in points
-                if point.payload.get("collection_id") in own
-            }
-        return await self._links.of_documents(namespace.id, documents, internals)
+        outputs = None
+        if pipeline.retriever.id:
+            place = f"{prefix(namespace.id, pipeline.retriever.id)}stage:"
+            outputs = StageOutputs(self._shelf, place, dependencies, fresh=query.fresh)
+        return Execution(ids.random("exec"), pipeline, context, query.filter, outputs=outputs, stamp=stamp, watch=watch)
 
     def _record(
         self, execution: Execution, status: str, inputs: Mapping[str, Any], returned: int, error: str | None
     ) -> None:
-        if not execution.recorded:
-            return
-        elapsed_ms = round(execution.elapsed_ms(), 3)
-        now = self._clock.now().astimezone(UTC)
-        started = datetime.fromtimestamp(now.timestamp() - elapsed_ms / 1000, UTC)
-        summary = inputs.get("query") or inputs.get("query_text")
-        record: dict[str, Any] = {
-            "execution_id": execution.id,
-            "retriever_id": execution.pipeline.retriever.id,
-            "retriever_name": execution.pipeline.retriever.name,
-            "status": status,
-            "created_at": _stamp(started),
-            "completed_at": _stamp(now),
-            "duration_ms": elapsed_ms,
-            "credits_used": execution.credits,
-            "total_processed": execution.processed,
-            "total_returned": returned,
-            "cache_hit_rate": 0.0,
-            "query_summary": summary[:200] if isinstance(summary, str) else None,
-            "documents": [],
-            "documents_retained": False,
-            "stages_completed": len(execution.statistics),
-            "total_stages": execution.pipeline.stage_count,
-            **_account(execution, elapsed_ms),
-            **execution.asked,
-            "signals": execution.context.signals,
-        }
-        if error is not None:
-            record["error"] = error
-        self.history.add(execution.pipeline.namespace.id, record)
+        if execution.recorded:
+            record = wire.record_of(execution, status, inputs, returned, error, self._clock.now())
+            self.history.add(execution.pipeline.namespace.id, record)
 
     # -- pipelines
 
@@ -325,6 +404,9 @@ class Retrieval:
         if scope.namespace_id is None:
             raise BadRequestError("name a namespace in the X-Namespace header", code="namespace_required")
         return await self._directory.namespace(scope.organization, scope.namespace_id)
+
+    async def _declared(self, namespace: NamespaceInfo, identifier: str) -> Pipeline:
+        return await self._pipeline(namespace, await self._directory.retriever(namespace.id, identifier))
 
     async def _pipeline(self, namespace: NamespaceInfo, retriever: RetrieverInfo) -> Pipeline:
         """The compiled pipeline, from memory while neither the retriever nor any collection it names has changed."""
@@ -367,70 +449,6 @@ class Retrieval:
         )
 
 
-def _account(execution: Execution, elapsed_ms: float) -> dict[str, Any]:
-    """What an execution took, as its answer and its history show it."""
-    pipeline = execution.pipeline
-    return {
-        "stage_statistics": {
-            "stages": execution.statistics,
-            "total_time_ms": elapsed_ms,
-            "credits_used": execution.credits,
-        },
-        "budget": {
-            "credits_used": execution.credits,
-            "credits_limit": pipeline.max_credits,
-            "time_elapsed_ms": elapsed_ms,
-            "time_limit_ms": pipeline.max_time_ms,
-        },
-    }
-
-
-def _asked(request: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a replay of the query needs: who asked, and the inputs unless they are large (vectors, files)."""
-    asked = {name: request[name] for name in ("session_id", "user_id") if isinstance(request.get(name), str)}
-    if len(orjson.dumps(inputs, default=str)) <= _MAX_INPUTS:
-        asked["inputs"] = dict(inputs)
-    return asked
-
-
-def _adhoc(namespace: NamespaceInfo, body: Mapping[str, Any]) -> RetrieverInfo:
-    """The declaration of an ad hoc execution. Raises SpecError when it is none."""
-    stages = body.get("stages")
-    if not isinstance(stages, list):
-        raise SpecError("stages must be a list", code="stages_invalid")
-    identifiers = body.get("collection_identifiers") or body.get("collection_ids") or []
-    if not isinstance(identifiers, list) or not all(isinstance(item, str) for item in identifiers):
-        raise SpecError("collection_identifiers must be a list of names or ids", code="collections_invalid")
-    schema = body.get("input_schema") or {}
-    if not isinstance(schema, Mapping):
-        raise SpecError("input_schema must be an object", code="input_schema_invalid")
-    return RetrieverInfo(
-        id="",
-        name=str(body.get("retriever_name") or "ad hoc"),
-        namespace_id=namespace.id,
-        description=None,
-        collection_ids=tuple(identifiers),
-        stages=tuple(stages),
-        input_schema=fields_of(schema),
-        cache_config={},
-        budget_limits=body.get("budget_limits") or {},
-        version="",
-    )
-
-
-def _query(pipeline: Pipeline, inputs: Mapping[str, Any], filters: Any) -> str:
-    retriever = pipeline.retriever
-    parts = [pipeline.namespace.id, retriever.id, retriever.version, inputs, filters]
-    if not retriever.id:
-        parts += [list(retriever.stages), list(retriever.collection_ids)]
-    return pagination.query_hash(parts)
-
-
-def _plain(vector: Any) -> Any:
-    if isinstance(vector, SparseVector):
-        return {"indices": list(vector.indices), "values": list(vector.values)}
-    return list(vector)
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _etag(key: str, kept: Kept) -> str:
+    """A weak validator: answers of the same making differ in their execution's id and in `cached_at`."""
+    return f'W/"{key}-{int(kept.at * 1000):x}"'

@@ -43,12 +43,12 @@ class StageParams(BaseModel):
     cache_behavior: Literal["auto", "disabled", "aggressive"] | None = Field(
         default=None,
         description=(
-            "Whether the stage's output may be kept: auto (default), disabled or aggressive. Accepted; it does not act "
-            "yet: every stage runs."
+            "Whether the stage's output is kept. auto (default): where equal inputs make equal outputs and keeping "
+            "saves time. aggressive: also what may come out differently. disabled: never, nor answers made with it."
         ),
     )
     cache_ttl_seconds: int | None = Field(
-        default=None, ge=0, description="Seconds the stage's output is kept. Accepted; it does not act yet."
+        default=None, ge=0, description="Seconds the stage's output is kept; cache_config's ttl_seconds when absent."
     )
 
     def own_templates(self) -> Mapping[str, frozenset[tuple[str, ...]]]:
@@ -70,6 +70,8 @@ class State:
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the stage tells in its statistics."""
     credits: float = 0.0
+    batch_size: int | None = None
+    """Documents per call, when the declaration says."""
 
 
 class Nested(Protocol):
@@ -152,6 +154,18 @@ class Stage:
     """Parameters that are no parameter templates (a Jinja template, a nested retriever)."""
     braces: bool = False
     """Whether `{INPUT.x}` and `{DOC.x}` are templates too."""
+    repeatable: bool | Callable[[Any], bool] = False
+    """Whether equal parameters and documents make equal output as long as the collections stay as they are. Then it
+    may be kept without being asked to; what comes from outside, or by chance, is not."""
+    costly: bool = False
+    """Whether computing its output takes longer than reading it from a cache, so that it is kept by default."""
+    by_document: bool = False
+    """Whether it treats each document by itself, in order, so that it may be run on one part after the other."""
+    writes: Callable[[Any], tuple[str, ...]] | None = None
+    """Of a stage that returns every document it gets, in order: the paths it writes; () for unknown. Stages that
+    write other fields than a neighbour reads or writes run at the same time."""
+    reads: Callable[[Any], tuple[str, ...]] | None = None
+    """Fields of documents that it reads besides those in its templates; needed with `writes`."""
     models: Callable[[Any], tuple[ModelChoice, ...]] | None = None
     """The language models it calls, so that a retriever whose models nobody configured is refused at creation."""
     estimate: Callable[[Any, int], tuple[int, float, float]] | None = None

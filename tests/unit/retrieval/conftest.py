@@ -24,6 +24,7 @@ from mixpeek_operator.core.directory import CollectionInfo, Feature, NamespaceIn
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.ingestion.signatures import Signatures
 from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.ports.vectors import Point, SparseVector, Vector, VectorParams
 from mixpeek_operator.retrieval.service import Retrieval
@@ -97,9 +98,11 @@ class World:
         links = Links(self.blobs, expires_s=60)
         self.outbound = GuardedClient(allow_cidrs="127.0.0.0/8", clock=self.clock)
         self.secrets = StoredSecrets(self.metadata, b"k" * 32, clock=self.clock)
+        self.signatures = Signatures(self.metadata, self.vectors, self.clock)
         self.retrieval = Retrieval(
             self, self.vectors, self.inference, self.metadata, self.cache, self.clock, links,
             outbound=self.outbound, secrets=self.secrets, sandbox=ProcessSandbox(),
+            signatures=self.signatures,
         )  # fmt: skip
 
     async def start(self) -> World:
@@ -141,13 +144,14 @@ class World:
             }
             points.append(Point(ids.point_id(self.info.id, body["document_id"]), vectors, payload))
         await self.vectors.upsert(self.info.vector_collection, points)
+        await self.signatures.touch(info)
 
     def declare(self, stages: list[dict[str, Any]], *, name: str = "r", **options: Any) -> str:
         known = self.retrievers.get(name)
         self.retrievers[name] = RetrieverInfo(
             f"ret_{name}", name, self.info.id, None,
             tuple(options.get("collections", ("products",))), tuple(stages), options.get("inputs", {}),
-            {}, options.get("budget", {}), f"{known.version}+" if known else "1",
+            options.get("cache", {}), options.get("budget", {}), f"{known.version}+" if known else "1",
         )  # fmt: skip
         return name
 

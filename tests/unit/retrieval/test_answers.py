@@ -166,13 +166,3 @@ async def test_a_namespace_without_vectors_is_unavailable_and_not_missing(world:
     await world.retrieval.flush()
     history = await world.retrieval.executions(world.scope, "r", ListQuery())
     assert {item["status"] for item in history.items} == {"failed"}
-
-
-def test_caching_parameters_are_accepted_and_say_that_they_do_not_act() -> None:
-    stage = {"stage_id": "limit", "parameters": {"limit": 1, "cache_behavior": "aggressive", "cache_ttl_seconds": 60}}
-    assert StageRegistry().check_stages([stage], {}) == []
-    for item in StageRegistry().catalog():
-        properties = item["parameter_schema"]["properties"]
-        assert all(
-            "does not act yet" in properties[name]["description"] for name in ("cache_behavior", "cache_ttl_seconds")
-        )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+import orjson
+from fastapi import Depends, Request, Response
+from fastapi.responses import StreamingResponse
 
 from mixpeek_operator.api import bodies, lists, openapi, scope
 from mixpeek_operator.api.bodies import JsonObject
@@ -17,6 +20,7 @@ from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.errors import MixpeekError, Problem, SpecError
 from mixpeek_operator.core.filters import all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.retrieval.wire import Answer
 
 ONE = "/v1/retrievers/{retriever_id}"
 _MAX_QUERIES = 50
@@ -26,6 +30,7 @@ _FLAGS = {
     "return_urls": "return_presigned_urls",
     "return_vectors": "return_vectors",
     "skip_cache": "skip_cache",
+    "stream": "stream",
 }
 """Flags that may stand in the query, and the name each has in the body."""
 _EXECUTE = {
@@ -48,16 +53,33 @@ def router(services: Services) -> Routes:
 
 def _execute(routes: Routes, services: Services) -> None:
     @routes.post(f"{ONE}/execute", summary="Run a retriever", permission="read", direct=True, openapi_extra=_EXECUTE)
-    async def execute_retriever(request: Request, retriever_id: str) -> Json:
+    async def execute_retriever(request: Request, retriever_id: str) -> Response:
         where = await scope.namespaced(request)
-        body = await bodies.json_object(request)
-        # Either place may ask; neither takes back what the other asks for.
-        given = {_FLAGS[name]: True for name, value in request.query_params.items() if name in _FLAGS and _true(value)}
-        return Json(await services.retrieval.execute(where, retriever_id, {**body, **given}))
+        body = await _asked(request)
+        if body.get("stream"):
+            return _stream(await services.retrieval.events(where, retriever_id, body))
+        return _answered(request, await services.retrieval.answer(where, retriever_id, body))
 
-    @routes.post("/v1/retrievers/execute", summary="Run stages without storing a retriever", permission="read")
-    async def execute_adhoc(where: Namespaced, body: JsonObject) -> Json:
-        return Json(await services.retrieval.execute_adhoc(where, body))
+    @routes.post(
+        "/v1/retrievers/execute",
+        summary="Run stages without storing a retriever",
+        permission="read",
+        direct=True,
+        openapi_extra=_EXECUTE,
+    )
+    async def execute_adhoc(request: Request) -> Response:
+        where = await scope.namespaced(request)
+        body = await _asked(request)
+        if body.get("stream"):
+            answer: Response = _stream(await services.retrieval.events(where, None, body))
+        else:
+            answer = Json(await services.retrieval.execute_adhoc(where, body))
+        answer.headers["X-Execution-Mode"] = "adhoc"
+        return answer
+
+    @routes.delete(f"{ONE}/cache", summary="Forget all that is kept of a retriever's answers", permission="write")
+    async def clear_retriever_cache(where: Namespaced, retriever_id: str) -> Json:
+        return Json(await services.retrieval.clear_cache(where, retriever_id))
 
     @routes.post(f"{ONE}/execute/batch", summary="Run a retriever for many inputs at once", permission="read")
     async def execute_batch(
@@ -84,11 +106,11 @@ def _execute(routes: Routes, services: Services) -> None:
                 if not isinstance(query, dict):
                     raise SpecError(f"query {index} must be an object with inputs", code="dict_type")
                 async with turn:
-                    found = await services.retrieval.execute(where, retriever_id, {**asked, **query})
+                    found = await services.retrieval.answer(where, retriever_id, {**asked, **query})
             except MixpeekError as error:
                 failed = {"message": error.message, "type": error.type, "code": error.code}
                 return {"query_index": index, "status": "failed", "error": failed}
-            return {"query_index": index, **found}
+            return {"query_index": index, **orjson.loads(found.body)}
 
         results = await asyncio.gather(*(answered(index, query) for index, query in enumerate(queries)))
         failed = sum(item["status"] == "failed" for item in results)
@@ -101,6 +123,42 @@ def _execute(routes: Routes, services: Services) -> None:
     for path, operation in ((f"{ONE}/execute/explain", "explain_execution"), (f"{ONE}/explain", "explain_retriever")):
         summary = "How a retriever would run; runs nothing"
         routes.post(path, operation_id=operation, summary=summary, permission="read")(explained)
+
+
+async def _asked(request: Request) -> dict[str, Any]:
+    """The body with the flags of the query: either place may ask, neither takes back what the other asks for."""
+    body = await bodies.json_object(request)
+    flags = {_FLAGS[name]: True for name, value in request.query_params.items() if name in _FLAGS and _true(value)}
+    return {**body, **flags}
+
+
+def _answered(request: Request, answer: Answer) -> Response:
+    """An answer with what HTTP tells caches; 304 for a client that has it already."""
+    headers = {"X-Cache": "MISS" if answer.cached_at is None else "HIT"}
+    if answer.etag is None:
+        headers["Cache-Control"] = "no-store"
+    else:
+        headers |= {"ETag": answer.etag, "Cache-Control": f"private, max-age={int(answer.ttl_s)}"}
+        if answer.cached_at is not None:
+            headers["Age"] = str(int(answer.age_s))
+        if answer.etag in _validators(request):
+            return Response(status_code=304, headers=headers)
+    return Json(answer.body, headers=headers)
+
+
+def _validators(request: Request) -> set[str]:
+    """What `If-None-Match` holds; validators are compared weakly there."""
+    given = request.headers.get("if-none-match", "")
+    found = {part.strip() for part in given.split(",")}
+    return {part if part.startswith("W/") else f"W/{part}" for part in found if part}
+
+
+def _stream(events: AsyncIterator[bytes]) -> Response:
+    async def framed() -> AsyncIterator[bytes]:
+        async for event in events:
+            yield b"data: " + event + b"\n\n"
+
+    return StreamingResponse(framed(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 def _true(value: str) -> bool:

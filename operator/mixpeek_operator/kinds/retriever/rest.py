@@ -51,7 +51,7 @@ def _stage(stage: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
         "config": config,
         "parameters": parameters,
     }
-    for name in ("batch_size", "description", "on_error", "output_alias", "when"):
+    for name in ("batch_size", "budget_limits", "description", "on_error", "output_alias", "when"):
         if stage.get(name) is not None:
             answer[name] = stage[name]
     return answer

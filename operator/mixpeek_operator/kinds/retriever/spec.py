@@ -18,8 +18,17 @@ from mixpeek_operator.core.fields import Immutable, Ref
 from mixpeek_operator.core.kind import KindSchema, PrinterColumn, Reference
 from mixpeek_operator.core.spec import Filters, FreeObject, NamespacedSpec, ResourceStatus, SpecModel, camel
 
-_CONFIG_KEYS = ("stage_id", "parameters", "pre_filters", "when", "on_error", "batch_size", "output_alias")
+_CONFIG_KEYS = (
+    "stage_id", "parameters", "pre_filters", "when", "on_error", "batch_size", "budget_limits", "output_alias",
+)  # fmt: skip
 _IN_CONFIG = {"params", *_CONFIG_KEYS, *map(camel, _CONFIG_KEYS)}
+
+
+class Budget(SpecModel):
+    """Limits of one execution."""
+
+    max_credits: float | None = Field(default=None, ge=0, description="Most credits.", examples=[100])
+    max_time_ms: int | None = Field(default=None, ge=1, description="Most milliseconds.", examples=[30000])
 
 
 class Stage(SpecModel):
@@ -67,6 +76,9 @@ class Stage(SpecModel):
     )
     output_alias: str | None = Field(
         default=None, description="Also keep the results as CONTEXT.<alias>.", examples=["candidates"]
+    )
+    budget_limits: Budget | None = Field(
+        default=None, description="Limits of this stage in one execution.", examples=[{"max_time_ms": 2000}]
     )
     description: str | None = Field(default=None, description="What the stage is for.", examples=["Find candidates"])
 
@@ -131,17 +143,10 @@ class InputField(SpecModel):
         return super().canonical(body)
 
 
-class Budget(SpecModel):
-    """Limits of one execution."""
-
-    max_credits: float | None = Field(default=None, ge=0, description="Most credits.", examples=[100])
-    max_time_ms: int | None = Field(default=None, ge=1, description="Most milliseconds.", examples=[30000])
-
-
 class CacheConfig(SpecModel):
-    """Caching of answers and of stages. Accepted and stored; it does not act yet: every execution runs."""
+    """Caching of answers and of stages."""
 
-    enabled: bool = Field(default=True, description="Whether answers are kept.", examples=[True])
+    enabled: bool = Field(default=True, description="Whether answers and outputs of stages are kept.", examples=[True])
     ttl_seconds: int = Field(default=3600, ge=0, description="Seconds an answer is kept.", examples=[300])
     cache_stage_names: list[str] | None = Field(
         default=None, max_length=64, description="Stages whose output is kept too.", examples=[["text_search"]]
@@ -178,7 +183,7 @@ class RetrieverSpec(NamespacedSpec):
     )
     cache_config: CacheConfig | None = Field(
         default=None,
-        description="Caching of answers. Accepted and stored; it does not act yet: every execution runs.",
+        description="Caching of answers: on, for an hour, where equal queries have equal answers; as said here if given.",
         examples=[{"ttl_seconds": 300}],
     )
     tags: list[str] | None = Field(default=None, max_length=64, description="Labels.", examples=[["prod"]])

@@ -153,6 +153,11 @@ async def _of_document(
     document_id = str(reference["document_id"])
     point_id = ids.point_id(context.namespace.id, document_id)
     points = await context.vectors.get(context.namespace.vector_collection, [point_id], with_vectors=True)
+    home = str(points[0].payload.get("collection_id")) if points else ""
+    if home and all(collection.id != home for collection in context.collections):
+        # What is kept of this depends on that collection too, which has to be known before what is read of it.
+        await context.find_collection(home)
+        points = await context.vectors.get(context.namespace.vector_collection, [point_id], with_vectors=True)
     wanted = reference.get("collection_id")
     if points and wanted:
         collection = await context.find_collection(str(wanted))

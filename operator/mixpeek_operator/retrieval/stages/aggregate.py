@@ -333,5 +333,6 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
 STAGE = Stage(
     StageInfo("aggregate", "reduce", "Compute figures over the documents, or over groups of them.", "sigma", Params),
     run,
+    repeatable=True,
     estimate=_estimate,
 )

@@ -133,6 +133,7 @@ STAGE = Stage(
         Params,
     ),
     run,
+    repeatable=True,
     source=True,
     movable=_movable,
     filter=_filter,

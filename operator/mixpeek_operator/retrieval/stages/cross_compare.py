@@ -310,6 +310,8 @@ STAGE = Stage(
         Params,
     ),
     run,
+    repeatable=True,
+    costly=True,
     prepare=prepare,
     estimate=_estimate,
 )

@@ -112,6 +112,7 @@ STAGE = Stage(
         "deduplicate", "reduce", "Keep one of documents that are the same, or nearly the same.", "copy-minus", Params
     ),
     run,
+    repeatable=True,
     prepare=prepare,
     estimate=_estimate,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -13,11 +12,11 @@ from mixpeek_operator.core.catalog import StageInfo
 from mixpeek_operator.core.directory import CollectionInfo
 from mixpeek_operator.core.filters import And, equals, matches, one_of
 from mixpeek_operator.retrieval import paths, search
+from mixpeek_operator.retrieval.each import each
 from mixpeek_operator.retrieval.late import Late, LateFilter, known
 from mixpeek_operator.retrieval.stage import Compilation, Context, Documents, Stage, StageParams, State
 
 _VALUES_PER_LOOKUP = 256
-_PARALLEL = 8
 _KEPT = ("document_id", "collection_id", "score")
 _Limit = Annotated[int, Field(ge=1, le=1000)]
 
@@ -120,7 +119,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         )
     chosen = [_applies(document, params, context) for document in state.documents]
     wanted = [document for document, applies in zip(state.documents, chosen, strict=True) if applies]
-    if params.retriever_id is not None or params.retriever_config is not None:
+    if _through_retriever(params):
         found = await _by_retriever(wanted, params, context, target)
         state.credits += 0.1 * len(wanted)
     else:
@@ -174,7 +173,6 @@ async def _by_fields(documents: Documents, params: Params, context: Context, tar
 async def _by_retriever(
     documents: Documents, params: Params, context: Context, target: CollectionInfo | None
 ) -> list[Documents]:
-    gate = asyncio.Semaphore(_PARALLEL)
     filter = None if target is None else equals("collection_id", target.id)
     limit = known(params.limit, context.names, "limit")
 
@@ -185,12 +183,10 @@ async def _by_retriever(
             retriever = known(params.retriever_id, names, "retriever_id")
         elif target is not None and not _collections(params.retriever_config or {}):
             retriever = {**(params.retriever_config or {}), "collection_identifiers": [target.id]}
-        async with gate:
-            return await context.nested(
-                retriever, known(params.retriever_inputs, names, "retriever_inputs"), filter=filter, limit=limit
-            )
+        given = known(params.retriever_inputs, names, "retriever_inputs")
+        return await context.nested(retriever, given, filter=filter, limit=limit)
 
-    return await asyncio.gather(*(one(document) for document in documents))
+    return await each(documents, one)
 
 
 def _collections(config: Mapping[str, Any]) -> Any:
@@ -238,9 +234,20 @@ def _mark(value: Any) -> bytes:
 
 
 def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
-    if params.retriever_id is not None or params.retriever_config is not None:
+    if _through_retriever(params):
         return documents, 0.1 * documents, 2.0 * documents
     return documents, 0.0, 1.0 + 0.01 * documents
+
+
+def _through_retriever(params: Params) -> bool:
+    return params.retriever_id is not None or params.retriever_config is not None
+
+
+def _writes(params: Params) -> tuple[str, ...]:
+    listed = params.multiple or params.strategy == "append"
+    if params.strategy == "replace" or not params.allow_missing or not (listed or params.output_field):
+        return ()
+    return (params.output_field or "enriched_data",)
 
 
 STAGE = Stage(
@@ -252,6 +259,11 @@ STAGE = Stage(
         Params,
     ),
     run,
+    repeatable=lambda params: not _through_retriever(params),
+    costly=True,
+    by_document=True,
+    writes=_writes,
+    reads=lambda params: () if params.source_field is None else (str(params.source_field),),
     prepare=prepare,
     opaque=frozenset({"retriever_config"}),
     estimate=_estimate,

@@ -126,6 +126,7 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
 STAGE = Stage(
     StageInfo("group_by", "group", "Gather documents that share the value of a field.", "group", Params),
     run,
+    repeatable=True,
     order=_order,
     estimate=_estimate,
 )

@@ -88,6 +88,8 @@ STAGE = Stage(
         "json_transform", "apply", "Reshape each document with a Jinja template that makes JSON.", "code", Params
     ),
     run,
+    repeatable=True,
+    by_document=True,
     opaque=frozenset({"template"}),
     estimate=_estimate,
 )

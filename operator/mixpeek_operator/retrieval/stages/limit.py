@@ -36,5 +36,6 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
 STAGE = Stage(
     StageInfo("limit", "reduce", "Keep the first documents, after an optional offset.", "list-end", Params),
     run,
+    repeatable=True,
     estimate=_estimate,
 )

@@ -218,6 +218,7 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
 STAGE = Stage(
     StageInfo("mmr", "sort", "Order documents by relevance and by how much each adds.", "shuffle", Params),
     run,
+    repeatable=True,
     prepare=prepare,
     estimate=_estimate,
 )

@@ -259,5 +259,6 @@ STAGE = Stage(
         Params,
     ),
     run,
+    repeatable=True,
     estimate=_estimate,
 )

@@ -173,5 +173,6 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
 STAGE = Stage(
     StageInfo("sample", "reduce", "Keep a random, stratified or systematic sample of the documents.", "dices", Params),
     run,
+    repeatable=lambda params: params.seed is not None,
     estimate=_estimate,
 )

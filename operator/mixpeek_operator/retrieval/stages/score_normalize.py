@@ -125,4 +125,5 @@ def _scaled(scores: Sequence[float]) -> list[float]:
 STAGE = Stage(
     StageInfo("score_normalize", "sort", "Bring scores to a common scale; the order stays.", "scale", Params),
     run,
+    repeatable=True,
 )

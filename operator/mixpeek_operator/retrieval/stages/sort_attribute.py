@@ -55,5 +55,6 @@ def _order(params: Params, names: Mapping[str, Any]) -> Order:
 STAGE = Stage(
     StageInfo("sort_attribute", "sort", "Sort documents by the value of a field.", "arrow-down-a-z", Params),
     run,
+    repeatable=True,
     order=_order,
 )

@@ -71,5 +71,6 @@ def _order(params: Params, names: Mapping[str, Any]) -> Order:
 STAGE = Stage(
     StageInfo("sort_relevance", "sort", "Sort documents by their relevance score.", "arrow-down-wide-narrow", Params),
     run,
+    repeatable=True,
     order=_order,
 )

@@ -79,5 +79,7 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
 STAGE = Stage(
     StageInfo("unwind", "apply", "Make one document of each element of a list.", "unfold-vertical", Params),
     run,
+    repeatable=True,
+    by_document=True,
     estimate=_estimate,
 )

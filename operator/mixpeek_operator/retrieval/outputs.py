@@ -1,0 +1,146 @@
+"""Outputs of stages that are kept: found by what was declared, the inputs used, what came before and the index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from mixpeek_operator import __version__
+from mixpeek_operator.core.filters import Filter, to_wire
+from mixpeek_operator.retrieval import paths
+from mixpeek_operator.retrieval.compile import Step
+from mixpeek_operator.retrieval.dependencies import Dependencies
+from mixpeek_operator.retrieval.keeping import digest
+from mixpeek_operator.retrieval.kept import Shelf
+from mixpeek_operator.retrieval.stage import Context, State
+
+Documents = list[dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Output:
+    """What a stage made, and what it told on the way."""
+
+    documents: Documents
+    searched: list[str] = field(default_factory=list)
+    facets: list[dict[str, Any]] = field(default_factory=list)
+    aggregations: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    limits: list[dict[str, Any]] = field(default_factory=list)
+    signals: list[dict[str, Any]] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    credits: float = 0.0
+    cached_at: float | None = None
+    """Unix time at which it was kept, when it was found."""
+
+
+def output_of(documents: Documents, state: State, context: Context) -> Output:
+    """Return what a stage made and told."""
+    return Output(
+        documents,
+        list(context.searched),
+        list(context.facets),
+        dict(context.aggregations),
+        list(context.warnings),
+        list(context.limits),
+        list(context.signals),
+        dict(state.metadata),
+        state.credits,
+    )
+
+
+def merged(document: dict[str, Any], changed: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Return the document with the fields that a stage wrote into its copy of it."""
+    for path in fields:
+        value = paths.read(changed, path)
+        if value is not paths.ABSENT:
+            document = paths.write(document, path, value)
+    return document
+
+
+class Trail:
+    """Where in a pipeline an execution is: equal trails, equal documents. None once nothing can say so."""
+
+    def __init__(self, stamp: str, inputs: Mapping[str, Any], filter: Filter | None) -> None:
+        self._inputs = inputs
+        self._base = digest([__version__, stamp, to_wire(filter)])
+        self.at: str | None = self._base
+
+    def key(self, step: Step, documents: Documents, searched: Sequence[str]) -> str:
+        """Return what the step's output depends on."""
+        at = self.at
+        if at is None:
+            at = digest([self._base, documents, list(searched)])
+        return self._after(step, at)
+
+    def known_key(self, step: Step) -> str | None:
+        """The same without documents; None where only they would tell."""
+        return None if self.at is None else self._after(step, self.at)
+
+    def pass_by(self, steps: Sequence[Step]) -> None:
+        """Go on behind steps that ran on the same documents."""
+        if self.at is not None and all(step.rule.repeatable for step in steps):
+            self.at = digest([self._after(step, self.at) for step in steps])
+        else:
+            self.at = None
+
+    def lose(self) -> None:
+        """Something happened that another execution may not see."""
+        self.at = None
+
+    def _after(self, step: Step, at: str) -> str:
+        names = step.rule.inputs
+        used = self._inputs if names is None else {name: self._inputs.get(name) for name in names}
+        return digest([at, step.rule.digest, used])
+
+
+class StageOutputs:
+    """The kept outputs of one retriever for one execution; see Shelf."""
+
+    def __init__(self, shelf: Shelf, prefix: str, dependencies: Dependencies, *, fresh: bool) -> None:
+        self._shelf = shelf
+        self._prefix = prefix
+        self._dependencies = dependencies
+        self._fresh = fresh
+
+    async def find(self, key: str) -> Output | None:
+        """Return what is kept, unless the execution is to be fresh or what it depends on has changed."""
+        if self._fresh:
+            return None
+        value = await self._shelf.get(self._prefix + key)
+        if value is None:
+            return None
+        kept = orjson.loads(value)
+        if not await self._dependencies.hold(kept.pop("marks")):
+            return None
+        return Output(**kept)
+
+    async def has(self, key: str) -> bool:
+        """Whether something is kept."""
+        return await self._shelf.get(self._prefix + key) is not None
+
+    def keep(self, key: str, output: Output, ttl_s: float) -> None:
+        """Keep what a stage made; what does not fit into JSON is left."""
+        body = {
+            "documents": output.documents,
+            "searched": output.searched,
+            "facets": output.facets,
+            "aggregations": output.aggregations,
+            "warnings": output.warnings,
+            "limits": output.limits,
+            "signals": output.signals,
+            "metadata": output.metadata,
+            "cached_at": self._shelf.now(),
+            "marks": self._dependencies.snapshot(),
+        }
+        self._shelf.put_later(self._prefix + key, lambda: _encoded(body), ttl_s)
+
+
+def _encoded(body: Any) -> bytes | None:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return None  # NumPy values and the like: the next execution computes it again

@@ -1,0 +1,66 @@
+"""One request to execute a retriever, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mixpeek_operator import __version__
+from mixpeek_operator.core.filters import Filter, to_wire
+from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.retrieval import pagination
+from mixpeek_operator.retrieval.compile import Pipeline
+from mixpeek_operator.retrieval.keeping import digest
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of which pipeline."""
+
+    scope: Scope
+    pipeline: Pipeline
+    request: Mapping[str, Any]
+    page: pagination.PageRequest
+    filter: Filter | None
+    inputs: dict[str, Any]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing that is kept may be used."""
+        return bool(self.request.get("skip_cache"))
+
+    @property
+    def links(self) -> bool:
+        """Whether links to files are asked for."""
+        return bool(self.request.get("return_presigned_urls") or self.request.get("return_urls"))
+
+    def key(self, stamp: str) -> str:
+        """What the answer depends on: equal keys, equal answers. `stamp` is that of the retriever and what it reads."""
+        page = self.page
+        parts = [
+            __version__,
+            stamp,
+            self.inputs,
+            to_wire(self.filter),
+            [page.method, page.limit, page.offset, page.token, page.after],
+            self.links,
+            bool(self.request.get("return_vectors")),
+            # Only what may come out differently every time may also depend on who asks.
+            None if self.pipeline.answers.repeatable else self.request.get("user_id"),
+        ]
+        return digest(parts)
+
+    def token(self) -> str:
+        """What page tokens are bound to: everything that decides the result, but not the state of the collections."""
+        retriever = self.pipeline.retriever
+        parts: list[Any] = [
+            self.pipeline.namespace.id,
+            retriever.id,
+            retriever.version,
+            self.inputs,
+            self.request.get("filters"),
+        ]
+        if not retriever.id:
+            parts += [list(retriever.stages), list(retriever.collection_ids)]
+        return pagination.query_hash(parts)
