@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,18 @@ from mixpeek_operator.core.filters import Compare, Filter, Not, Operator, equals
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 
 Open = Callable[[], MetadataStore]
+
+# pymongo drops a socket that is still connecting when its client is closed; nothing of ours can close it.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sockets_of_closed_clients() -> Iterator[None]:
+    """Collect them here, so that no later test is blamed."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,9 @@ APPLY_PATCH = "application/apply-patch+yaml"
 _PAGE = 500
 _CREATED = 201
 _LOOPS_TO_CLOSE = 5
-_THROTTLED = 3
-"""Times that a request is sent again which the API server did not take up because it is busy (429)."""
+_THROTTLED = 10
+"""Times that a request is sent again which the API server did not take up because it is busy or starting (429); as
+often as Kubernetes' own client does."""
 _LINE_BYTES = 16 * 1024 * 1024
 """Longest object in a watch: etcd holds at most 1.5 MiB of one."""
 _GRACE_S = 30.0
