@@ -260,7 +260,7 @@ def render(body: Mapping[str, Any]) -> dict[str, Any]:
 def _ranks(execution: Mapping[str, Any], document_id: str) -> Mapping[str, int]:
     """The document's rank in each search of the execution's learned fusion."""
     for signal in execution.get("signals") or ():
-        found = signal.get("_ranks", {}).get(document_id)
+        found = signal["signal_data"].get("ranks", {}).get(document_id)
         if found:
             return dict(found)
     return {}

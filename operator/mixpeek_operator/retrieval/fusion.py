@@ -50,7 +50,8 @@ def maximum(rankings: Sequence[Ranking], weights: Sequence[float]) -> dict[str, 
     return fused
 
 
-STRATEGIES: Final = {"rrf": rrf, "dbsf": dbsf, "weighted": weighted, "max": maximum}
+STRATEGIES: Final = {"rrf": rrf, "dbsf": dbsf, "weighted": weighted, "max": maximum, "learned": rrf}
+"""By name; what differs for `learned` is where its weights come from."""
 
 
 def ordered(fused: Mapping[str, float]) -> list[tuple[str, float]]:

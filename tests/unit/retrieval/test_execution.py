@@ -497,7 +497,6 @@ async def test_a_store_that_is_away_is_said_so(world: Any) -> None:
         ([stage("feature_search", searches=[])], "at least 1 item"),
         ([stage("feature_search", searches=[{"feature_uri": URI}])], "'query' is required"),
         ([stage("feature_search", searches=[{"feature_uri": URI, "query": "a", "topk": 4}])], "did you mean 'top_k'"),
-        ([stage("feature_search", searches=[{"feature_uri": URI, "query": "a"}], fusion="learned")], "learned fusion"),
         ([stage("feature_search", searches=[{"feature_uri": URI, "query": "{{ a ? }}"}])], "value"),
     ],
 )

@@ -9,6 +9,8 @@ from mixpeek_operator.retrieval.learned import LearnedFusion, takes_part
 from mixpeek_operator.retrieval.stage import Context
 
 SIGNAL = "learned_weights"
+MAX_RANKED = 100
+"""Documents of an answer whose ranks are told; hardly anybody looks further down."""
 
 
 def arms_of(uris: Sequence[str]) -> list[str]:

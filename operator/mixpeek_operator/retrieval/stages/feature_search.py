@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from mixpeek_operator.core.catalog import StageInfo
 from mixpeek_operator.core.directory import CollectionInfo, Feature
@@ -19,9 +19,10 @@ from mixpeek_operator.core.filters import Filter, all_of, one_of
 from mixpeek_operator.extraction import features
 from mixpeek_operator.retrieval import fusion, search
 from mixpeek_operator.retrieval.late import Deferred, Late, LateFilter, known
+from mixpeek_operator.retrieval.learned import LearnedFusion
 from mixpeek_operator.retrieval.pagination import Order
 from mixpeek_operator.retrieval.stage import Compilation, Context, Documents, Stage, StageParams, State
-from mixpeek_operator.retrieval.stages import _facets, _groups, _queries
+from mixpeek_operator.retrieval.stages import _facets, _groups, _learned, _queries
 
 _TopK = Annotated[int, Field(ge=1, le=10_000)]
 _Weight = Annotated[float, Field(ge=0)]
@@ -76,7 +77,9 @@ class Params(StageParams):
     searches: list[SearchParams] = Field(min_length=1, max_length=32, description="Searches to run and fuse.")
     final_top_k: Late[_TopK] = Field(default=25, description="Documents to return after fusion.", examples=[25])
     fusion: Late[Literal["rrf", "dbsf", "weighted", "max", "learned"]] = Field(
-        default="rrf", description="How several rankings become one.", examples=["rrf"]
+        default="rrf",
+        description="How several rankings become one; `learned` is rrf with weights learned from interactions.",
+        examples=["rrf"],
     )
     group_by: _groups.GroupBy | None = Field(default=None, description="Group the result by a field.")
     facets: list[_facets.FacetField] | None = Field(
@@ -93,7 +96,7 @@ class Params(StageParams):
     query_preprocessing: dict[str, Any] | None = Field(
         default=None, description="Accepted; queries are embedded whole."
     )
-    learning_config: dict[str, Any] | None = Field(default=None, description="Settings of learned fusion.")
+    learning_config: LearnedFusion | None = Field(default=None, description="How `learned` fusion learns its weights.")
 
     @model_validator(mode="before")
     @classmethod
@@ -110,13 +113,6 @@ class Params(StageParams):
         elif "top_k" in values:
             rest.setdefault("final_top_k", values["top_k"])
         return {**rest, "searches": [single]}
-
-    @field_validator("fusion")
-    @classmethod
-    def _learned(cls, value: Any) -> Any:
-        if value == "learned":
-            raise ValueError("learned fusion needs a model trained on interactions and is not available; use rrf")
-        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +181,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     if len(jobs) == 1:
         documents = [search.document(hit.payload, hit.score) for hit in found[0]]
     else:
-        documents = _fused(found, targets, params, names)
+        documents = await _fused(found, targets, params, final, context)
     if params.facets:
         scope = all_of(*(job.filter for job in jobs)) if len(jobs) == 1 else all_of(targets[0][1].scope, *common)
         context.facets += await _facets.count(params.facets, scope, context)
@@ -231,13 +227,15 @@ def _lexical(feature: Feature, offered: list[Feature]) -> Feature:
     raise SpecError(f"{feature.uri}: a lexical search needs a sparse feature of the same extractor", code="no_sparse")
 
 
-def _fused(
-    found: list[list[Any]], targets: list[tuple[SearchParams, Target]], params: Params, names: Mapping[str, Any]
+async def _fused(
+    found: list[list[Any]], targets: list[tuple[SearchParams, Target]], params: Params, final: int, context: Context
 ) -> Documents:
+    names = context.names
     weights = [float(known(item.weight, names, "weight")) for item, _ in targets]
     strategy = known(params.fusion, names, "fusion")
     if strategy == "learned":
-        raise SpecError("learned fusion is not available; use rrf", code="fusion_unavailable")
+        arms = _learned.arms_of([target.feature.uri for _, target in targets])
+        weights, signal = await _learned.weights(arms, weights, params.learning_config or LearnedFusion(), context)
     scores = fusion.STRATEGIES[strategy]([[(hit.id, hit.score) for hit in hits] for hits in found], weights)
     payloads = {hit.id: hit.payload for hits in found for hit in hits}
     parts: dict[str, dict[str, Any]] = {}
@@ -249,6 +247,11 @@ def _fused(
         document = search.document(payloads[id], score)
         document.setdefault("features", parts[id])
         documents.append(document)
+    if strategy == "learned":
+        best = fusion.ordered(scores)[: min(final, _learned.MAX_RANKED)]
+        shown = {id: str(payloads[id]["document_id"]) for id, _ in best}
+        signal["signal_data"]["ranks"] = _learned.ranks_of(found, arms, shown)
+        context.signals.append(signal)
     return documents
 
 
