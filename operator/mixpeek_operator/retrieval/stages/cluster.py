@@ -1,25 +1,36 @@
-"""Group documents whose vectors are alike, by scikit-learn."""
+"""Group documents whose vectors are alike, by scikit-learn; a language model can name the groups."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field
 
 from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.errors import RateLimitedError, RefusedError, UnavailableError
 from mixpeek_operator.retrieval import embeddings
 from mixpeek_operator.retrieval.late import Late, known
-from mixpeek_operator.retrieval.stage import Compilation, Context, Documents, Stage, StageParams, State
+from mixpeek_operator.retrieval.stage import Compilation, Context, Documents, Stage, State
+from mixpeek_operator.retrieval.stages import _language
 
 OUTLIER: Final = -1
+_OUTLIERS: Final = "outliers"
+_SAMPLES: Final = 5
+_SAMPLE_TOKENS: Final = 80
+_NAMED_AT_ONCE: Final = 25
+_ASK: Final = (
+    "Each document below holds samples of one group of a search's results. Name each group by two to five words that "
+    "say what its samples share and that tell it from the other groups."
+)
 _Clusters = Annotated[int, Field(ge=1, le=1000)]
 _Size = Annotated[int, Field(ge=1, le=10_000)]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class Params(StageParams):
+class Params(_language.LanguageParams):
     """Parameters of `cluster`; `n_clusters` and `feature_uri` are accepted as well."""
 
     num_clusters: Late[_Clusters] = Field(
@@ -48,8 +59,15 @@ class Params(StageParams):
     )
     label_clusters: bool = Field(
         default=False,
-        description="Only false: clusters are named by number. Put summarize or llm_enrich behind this stage.",
+        description=(
+            "Whether the language model names each cluster after the documents nearest to its centre. When the model "
+            "does not answer, clusters are named by number, with a warning."
+        ),
         examples=[False],
+    )
+    content_field: Late[str] = Field(
+        default="content",
+        description="With label_clusters, dotted path of a document's text; of one without it, all its fields.",
     )
     output_mode: Late[Literal["clusters", "labeled", "representatives"]] = Field(
         default="clusters",
@@ -68,12 +86,6 @@ class Params(StageParams):
     )
     seed: Late[_Seed] = Field(default=0, description="Where kmeans starts: the same seed, the same clusters.")
 
-    @model_validator(mode="after")
-    def _no_labels(self) -> Params:
-        if self.label_clusters:
-            raise ValueError("label_clusters needs a language model, which this stage does not call; use summarize")
-        return self
-
 
 @dataclass(slots=True)
 class _Cluster:
@@ -82,6 +94,7 @@ class _Cluster:
     """Positions of its documents, nearest first."""
     distances: list[float]
     centroid: Any
+    label: str
 
 
 async def prepare(params: Params, compilation: Compilation) -> None:
@@ -104,6 +117,8 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         known(params.min_cluster_size, names, "min_cluster_size"),
         known(params.seed, names, "seed"),
     )
+    if params.label_clusters and clusters:
+        await _name(clusters, state, params, context)
     inside = {position for cluster in clusters for position in cluster.members}
     outliers = [position for position in range(len(documents)) if position not in inside]
     state.metadata.update(
@@ -127,7 +142,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         {
             **_own(documents[cluster.members[0]]),
             "cluster_id": cluster.id,
-            "label": _label(cluster.id),
+            "label": cluster.label,
             "size": len(cluster.members),
             **({"centroid": cluster.centroid.tolist()} if centroids else {}),
             "documents": [labeled[position] for position in cluster.members[:most]],
@@ -135,7 +150,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         for cluster in clusters
     ]
     if outliers:
-        rest = {"cluster_id": OUTLIER, "label": _label(OUTLIER), "size": len(outliers)}
+        rest = {"cluster_id": OUTLIER, "label": _OUTLIERS, "size": len(outliers)}
         made.append(
             {**_own(documents[outliers[0]]), **rest, "documents": [labeled[position] for position in outliers[:most]]}
         )
@@ -158,7 +173,7 @@ def _clusters(found: embeddings.Embeddings, algorithm: str, wanted: int, least: 
         centroid = rows[group].mean(axis=0)
         distances = np.linalg.norm(rows[group] - centroid, axis=1)
         order = np.lexsort((group, distances))
-        clusters.append(_Cluster(id, group[order].tolist(), distances[order].tolist(), centroid))
+        clusters.append(_Cluster(id, group[order].tolist(), distances[order].tolist(), centroid, f"cluster {id}"))
     return clusters
 
 
@@ -186,20 +201,43 @@ def _labeled(
     labeled = {
         position: {
             **documents[position],
-            "cluster": {"cluster_id": cluster.id, "label": _label(cluster.id), "distance_to_centroid": distance},
+            "cluster": {"cluster_id": cluster.id, "label": cluster.label, "distance_to_centroid": distance},
         }
         for cluster in clusters
         for position, distance in zip(cluster.members, cluster.distances, strict=True)
     }
     for position in outliers:
         reason = "too_far_or_too_few" if known_vectors[position] else "no_vector"
-        own = {"cluster_id": OUTLIER, "label": _label(OUTLIER), "outlier_reason": reason}
+        own = {"cluster_id": OUTLIER, "label": _OUTLIERS, "outlier_reason": reason}
         labeled[position] = {**documents[position], "cluster": own}
     return labeled
 
 
-def _label(id: int) -> str:
-    return "outliers" if id == OUTLIER else f"cluster {id}"
+async def _name(clusters: list[_Cluster], state: State, params: Params, context: Context) -> None:
+    """Have the model name the clusters, many in one call, so that it tells them apart."""
+    caller = _language.Caller("cluster", params, state, context)
+    field = known(params.content_field, context.names, "content_field")
+
+    async def label(batch: Sequence[_Cluster]) -> Sequence[Any]:
+        samples = [[state.documents[position] for position in cluster.members[:_SAMPLES]] for cluster in batch]
+        texts = [
+            "\n---\n".join(_language.text_of(document, field, _SAMPLE_TOKENS) for document in documents)
+            for documents in samples
+        ]
+        answer = await caller.ask(
+            _language.with_instructions([_ASK] * len(texts), texts),
+            system=_language.DATA,
+            schema=_language.for_each(len(texts), {"type": "string", "minLength": 1, "maxLength": 100}),
+        )
+        return _language.parts_of(answer.data, len(texts))
+
+    try:
+        labels = await caller.in_batches(clusters, _NAMED_AT_ONCE, 4, label)
+    except (UnavailableError, RateLimitedError, RefusedError) as error:
+        context.warnings.append(f"cluster: clusters are named by number, the model failed: {error.message}")
+        return
+    for cluster, found in zip(clusters, labels, strict=True):
+        cluster.label = found or cluster.label
 
 
 def _own(document: dict[str, Any]) -> dict[str, Any]:
@@ -208,12 +246,15 @@ def _own(document: dict[str, Any]) -> dict[str, Any]:
 
 def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     wanted = params.num_clusters if isinstance(params.num_clusters, int) else 5
-    return min(wanted, documents), 0.0, 20.0 + 0.2 * documents
+    credits, milliseconds = _language.cost(wanted, 1) if params.label_clusters else (0.0, 0.0)
+    return min(wanted, documents), credits, milliseconds + 20.0 + 0.2 * documents
 
 
 STAGE = Stage(
     StageInfo("cluster", "group", "Group documents whose vectors are alike.", "boxes", Params),
     run,
     prepare=prepare,
+    opaque=_language.OPAQUE,
+    models=lambda params: _language.models(params) if params.label_clusters else (),
     estimate=_estimate,
 )

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
+from tests.servers.language import Asked, Models, Reply, data
 from tests.unit.retrieval.stages.running import LAWS, refused, run
+from tests.unit.retrieval.stages.test_llm_filter import documents_of
 
 from mixpeek_operator.core.errors import NotEnabledError
 from mixpeek_operator.retrieval import embeddings
@@ -168,7 +170,31 @@ async def test_near_duplicates_by_vector(world: Any) -> None:
 
 
 def test_refused() -> None:
-    refused("cluster", {"label_clusters": True}, "needs a language model")
     refused("cluster", {"algorithm": "spectral"}, "kmeans")
     refused("cluster", {"num_cluster": 3}, "did you mean 'num_clusters'")
     refused("cluster", {"num_clusters": float("nan")}, "finite number")
+
+
+LABELED = {"num_clusters": 3, "label_clusters": True, "content_field": "title", "output_mode": "clusters"}
+
+
+async def test_a_model_names_the_clusters(speaking: Any, models: Models) -> None:
+    def name(asked: Asked) -> Reply:
+        texts = documents_of(asked)
+        return data({f"document_{index}": text.split("\n")[0] for index, text in enumerate(texts, start=1)})
+
+    models.script = [name]
+    answer = await speaking.run([{"stage_id": "cluster", "parameters": LABELED}])
+    assert len(answer["documents"]) == 3
+    for cluster in answer["documents"]:
+        assert cluster["label"] == cluster["documents"][0]["title"]
+        assert {item["cluster"]["label"] for item in cluster["documents"]} == {cluster["label"]}
+    assert len(models.asked) == 1
+    assert answer["budget"]["credits_used"] > 0
+
+
+async def test_clusters_keep_their_numbers_when_the_model_fails(speaking: Any, models: Models) -> None:
+    models.script = [Reply(status=503)]
+    answer = await speaking.run([{"stage_id": "cluster", "parameters": LABELED}])
+    assert [cluster["label"] for cluster in answer["documents"]] == ["cluster 0", "cluster 1", "cluster 2"]
+    assert "named by number" in answer["warnings"][0]

@@ -1,0 +1,47 @@
+"""The examples that the catalogue shows of stages that call language models run, with a model that says something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.servers.language import Asked, Models, Reply, data
+from tests.unit.retrieval.stages.running import REGISTRY
+from tests.unit.retrieval.stages.test_examples import SEARCH
+
+from mixpeek_operator.api.catalog import stage_discovery
+
+CATEGORIES = {"llm_filter": "filter", "llm_enrich": "enrich", "summarize": "reduce", "query_expand": "filter"}
+
+
+def anything(asked: Asked) -> Reply:
+    """An answer that fits the schema, if there is one."""
+    return data(_value(asked.tools["answer"])) if "answer" in asked.tools else Reply("It is so [1].")
+
+
+def _value(schema: dict[str, Any]) -> Any:
+    match schema.get("type"):
+        case "object":
+            return {name: _value(inner) for name, inner in schema.get("properties", {}).items()}
+        case "array":
+            return [_value(schema["items"])]
+        case "boolean":
+            return True
+    return "something"
+
+
+@pytest.mark.parametrize("stage_id", CATEGORIES)
+async def test_the_example_runs(speaking: Any, models: Models, stage_id: str) -> None:
+    models.script = [anything]
+    example = stage_discovery(REGISTRY.stages()[stage_id])["example_config"]
+    assert example["stage_type"] == CATEGORIES[stage_id]
+    request = {"inputs": {"query": "a lamp"}}
+    for pipeline in ([SEARCH, example], [example]):
+        if pipeline == [example] and stage_id != "query_expand":
+            pipeline = [{"stage_id": "limit", "parameters": {"limit": 20}}, example]
+        answer = await speaking.run(pipeline, request)
+        assert answer["status"] == "completed"
+        assert answer["documents"]
+        assert not answer.get("warnings")
+    assert models.asked
+    assert {asked.model for asked in models.asked} == {"gpt-4o-mini"}
