@@ -278,6 +278,8 @@ STAGE = Stage(
         Params,
     ),
     run,
+    repeatable=lambda params: isinstance(params.fusion, str) and params.fusion != "learned",
+    costly=True,
     source=True,
     searches=True,
     absorbs=_absorbs,
