@@ -21,7 +21,7 @@ test: $(VENV)/.dev ## every test
 e2e: $(VENV)/.dev ## install, use and remove it on a real cluster of one node (root; see tests/e2e/README.md)
 	@PYTHON=$(BIN)/python tests/e2e/run.sh $(ARGS)
 
-bench: $(VENV)/.dev ## measure against the bare parts on this machine
+bench: $(VENV)/.bench ## measure against the bare parts on this machine
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, import arrows, generated files
@@ -40,7 +40,7 @@ generate: $(VENV)/.dev ## write crds/ and docs/reference/ from the models
 
 lock: $(VENV)/.uv ## pin the newest versions that fit pyproject.toml
 	@for set in "base" "models --extra models" "cluster --extra cluster" "engine --extra ray --extra cluster" \
-	    "dev --extra ray --extra cluster --group dev"; do \
+	    "dev --extra ray --extra cluster --group dev" "bench --extra ray --extra cluster --group dev --group bench"; do \
 	  name=$${set%% *}; extras=$${set#$$name}; \
 	  $(BIN)/uv pip compile -q pyproject.toml $$extras --universal --python-version 3.11 --generate-hashes \
 	    --no-header --no-emit-index-url --upgrade -o requirements/$$name.txt; done
@@ -68,4 +68,9 @@ $(VENV)/.dev: $(VENV)/.uv requirements/dev.txt pyproject.toml
 	@echo "Installing pinned packages into $(VENV) ..."
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+# The bench's own packages beside those of dev, all pinned together.
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt
 	@touch $@
