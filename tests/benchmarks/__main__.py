@@ -13,7 +13,20 @@ import platform
 
 from tests.benchmarks.measure import Row, show
 
-BENCHES = ("start", "manifests", "search", "embedding", "extraction", "apply", "kubernetes")
+BENCHES = (
+    "start",
+    "manifests",
+    "search",
+    "pipeline",
+    "in_process",
+    "stages",
+    "cache",
+    "load",
+    "embedding",
+    "extraction",
+    "apply",
+    "kubernetes",
+)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,33 @@ class Corpus:
     collection: str
     by_vector: str = "by_vector"
     by_text: str = "by_text"
+    pipeline: str = "pipeline"
+    cached: str = "cached"
 
 
+PIPELINE = """
+      - stage_name: search
+        stage_type: filter
+        config:
+          stage_id: feature_search
+          parameters:
+            searches:
+              - feature_uri: mixpeek://text_extractor@v1/text_embedding
+                query: {input_mode: vector, value: "{{INPUT.vector}}"}
+                top_k: 50
+            final_top_k: 50
+      - stage_name: filter
+        stage_type: filter
+        config:
+          stage_id: attribute_filter
+          parameters: {field: category, operator: eq, value: "{{INPUT.category}}"}
+      - stage_name: sort
+        stage_type: sort
+        config: {stage_id: sort_attribute, parameters: {field: text, direction: asc}}
+      - stage_name: limit
+        stage_type: reduce
+        config: {stage_id: limit, parameters: {limit: 10}}
+"""
 MANIFEST = """
 version: "1.0"
 metadata: {name: bench}
@@ -90,6 +115,14 @@ retrievers:
                 filters: {field: category, operator: eq, value: "{{INPUT.category}}"}
             final_top_k: 10
 """
+for _name, _cache in (("pipeline", "{enabled: false}"), ("cached", "{enabled: true, ttl_seconds: 3600}")):
+    MANIFEST += f"""\
+  - name: {_name}
+    namespace: bench
+    collection_identifiers: [texts]
+    input_schema: {{vector: {{type: array, required: true}}, category: {{type: string, required: true}}}}
+    cache_config: {_cache}
+    stages:{PIPELINE}"""
 
 
 def texts(count: int, seed: int = 7, words: int = 20) -> list[dict[str, Any]]:
@@ -114,15 +147,14 @@ def loaded(count: int) -> Iterator[Corpus]:
         with httpx.Client(base_url=server.url, headers=headers, timeout=600) as client:
             apply(client, MANIFEST)
             if count and not done.exists():
-                fill(client, count, words=6)
+                fill(client, texts(count, words=6))
                 done.touch()
         yield Corpus(server, server.url, headers, "texts")
 
 
-def fill(client: httpx.Client, count: int, *, words: int = 20) -> float:
-    """Ingest `count` texts through a batch; returns the seconds from submit to the end."""
-    objects = texts(count, words=words)
-    for start in range(0, count, 1000):
+def fill(client: httpx.Client, objects: Sequence[dict[str, Any]]) -> float:
+    """Ingest objects through a batch; returns the seconds from submit to the end."""
+    for start in range(0, len(objects), 1000):
         body = {"objects": objects[start : start + 1000]}
         client.post("/v1/buckets/texts/objects/batch", json=body).raise_for_status()
     batch = client.post("/v1/buckets/texts/batches", json={"filters": {"AND": []}}).raise_for_status().json()
@@ -136,3 +168,12 @@ def fill(client: httpx.Client, count: int, *, words: int = 20) -> float:
         if state["status"] in ("FAILED", "CANCELED", "COMPLETED_WITH_ERRORS"):
             raise RuntimeError(f"batch {state['status']}: {state.get('failure_reason')} {state.get('failed_objects')}")
         time.sleep(0.05)
+
+
+def queries(count: int, seed: int = 11) -> list[dict[str, Any]]:
+    """Inputs of the retrievers that take a vector."""
+    dice = random.Random(seed)
+    return [
+        {"vector": [dice.gauss(0, 1) for _ in range(384)], "category": f"c{dice.randrange(CATEGORIES)}"}
+        for _ in range(count)
+    ]

@@ -19,11 +19,11 @@ def run(quick: bool) -> list[Row]:
     count = 1000 if quick else 5000
     bare = _encode([item["text"] for item in texts(count)])
     with loaded(0) as corpus, httpx.Client(base_url=corpus.url, headers=corpus.headers, timeout=600) as client:
-        fill(client, 64)
+        fill(client, texts(64))
     rates, peaks = [], []
     for size in (count // 10, count):
         with loaded(0) as corpus, httpx.Client(base_url=corpus.url, headers=corpus.headers, timeout=600) as client:
-            rates.append(size / fill(client, size))
+            rates.append(size / fill(client, texts(size)))
             peaks.append(_peak_mb(corpus.server.process.pid))
     ours = rates[-1]
     return [
