@@ -163,8 +163,8 @@ async def test_only_one_of_many_concurrent_updates_wins(store: ResourceStore, bu
         *(store.update(made.with_spec({**made.spec, "description": str(n)})) for n in range(20)),
         return_exceptions=True,
     )
-    assert sum(isinstance(result, Resource) for result in results) == 1
-    assert sum(isinstance(result, ConflictError) for result in results) == 19
+    assert sum(isinstance(result, Resource) for result in results) == 1, results
+    assert sum(isinstance(result, ConflictError) for result in results) == 19, results
 
 
 async def test_a_finalizer_holds_the_deletion(store: ResourceStore, bucket: Make) -> None:

@@ -240,7 +240,8 @@ class KubernetesResources:
         key, given = resource.key, resource.metadata
         api = self._objects.apis[key.kind]
         known, raw = self._index.get(key), None
-        if known is None or known.metadata.resource_version != given.resource_version:
+        if known is None or known.metadata.resource_version != given.resource_version or known.spec != resource.spec:
+            # What is compared is what is written to: the index may not have heard of the newest version yet.
             raw = await self._raw(key)
             known = self._took(raw)
         if known.metadata.resource_version != given.resource_version:
@@ -257,7 +258,7 @@ class KubernetesResources:
                     key, self._api.patch(api, key.organization, key.name, patch, manager=self._manager, dry_run=True)
                 )
             return Write(api, known, resource, MERGE_PATCH, patch)
-        raw = raw or await self._raw(key)
+        assert raw is not None
         spec = self._objects.spec(resource, raw.get("spec"))
         body = apply_body(raw, given, spec, self._manager)
         try:
