@@ -201,7 +201,7 @@ def _compile_condition(condition: Compare, templates: list[Template]) -> _Bind |
     optional = (
         value_template is not None
         and value_template.whole
-        and len(value_template.paths) == 1
+        and [len(path) for path in value_template.paths] == [2]
         and value_template.namespaces == {"INPUT"}
     )
 

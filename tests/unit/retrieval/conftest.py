@@ -88,19 +88,23 @@ class World:
         self.metadata = SqliteMetadata(path / "metadata.db")
         self.inference = Letters()
         self.clock = SystemClock()
-        self.cache = MemoryCache(10_000_000, self.clock)
         self.info = NamespaceInfo("ns_test000001", "shop", "int_test", "ns_test000001")
         self.scope = Scope("int_test", self.info.id, "shop")
         self.declared: dict[str, CollectionInfo] = {}
         self.retrievers: dict[str, RetrieverInfo] = {}
         self.taxonomies: dict[str, TaxonomyInfo] = {}
         self.blobs = LocalBlobs(path / "blobs", b"x" * 32, "http://127.0.0.1:1", self.clock)
-        links = Links(self.blobs, expires_s=60)
         self.outbound = GuardedClient(allow_cidrs="127.0.0.0/8", clock=self.clock)
         self.secrets = StoredSecrets(self.metadata, b"k" * 32, clock=self.clock)
         self.signatures = Signatures(self.metadata, self.vectors, self.clock)
+        self.use_cache(MemoryCache(10_000_000, self.clock))
+
+    def use_cache(self, cache: Any) -> None:
+        """Put the service together with another cache."""
+        self.cache = cache
+        links = Links(self.blobs, expires_s=60)
         self.retrieval = Retrieval(
-            self, self.vectors, self.inference, self.metadata, self.cache, self.clock, links,
+            self, self.vectors, self.inference, self.metadata, cache, self.clock, links,
             outbound=self.outbound, secrets=self.secrets, sandbox=ProcessSandbox(),
             signatures=self.signatures,
         )  # fmt: skip

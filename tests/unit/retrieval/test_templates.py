@@ -253,3 +253,16 @@ def test_c_operators_agree_with_python(a: bool, b: bool, c: bool) -> None:
 def test_json_rendering_equals_the_standard_library() -> None:
     document = {"a": {"b": [1, 2.5, "x", None, True]}}
     assert made("{{ DOC | tojson }}", DOC=document) == json.loads(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("template", "paths"),
+    [
+        ("{{STAGE.search.count}}", {("STAGE", "search", "count")}),
+        ('{{DOC.a.b}} {{INPUT["x"]}} {{INPUT}}', {("DOC", "a", "b"), ("INPUT", "x"), ("INPUT",)}),
+        ("{{INPUT[DOC.k]}}", {("DOC", "k"), ("INPUT",)}),
+        ("{{INPUT.a[INPUT.b].c}}", {("INPUT", "a"), ("INPUT", "b")}),
+    ],
+)
+def test_paths_are_told_as_far_as_they_are_written(template: str, paths: set[tuple[str, ...]]) -> None:
+    assert compile_text(template).paths == paths

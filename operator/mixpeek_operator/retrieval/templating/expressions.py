@@ -82,6 +82,9 @@ class Expressions:
     def __init__(self) -> None:
         self.namespaces: set[str] = set()
         self.paths: set[tuple[str, ...]] = set()
+        """As far as they are written: INPUT["a"].b, but INPUT alone where it is used whole or by a computed key."""
+        self._noted: dict[int, nodes.Node] = {}
+        """Nodes inside noted paths, by their id, which is theirs only while they are held."""
         self.locals: list[set[str]] = [set()]
 
     def expression(self, node: nodes.Node) -> Evaluate:
@@ -111,6 +114,8 @@ class Expressions:
             raise TemplateError(f"unknown name {name!r}; templates read INPUT, DOC, CONTEXT and STAGE")
         key = NAMESPACES[name]
         self.namespaces.add(key)
+        if id(node) not in self._noted:
+            self.paths.add((key,))
         return lambda frame: frame.names.get(key, MISSING)
 
     def _getattr(self, node: nodes.Getattr) -> Evaluate:
@@ -142,9 +147,13 @@ class Expressions:
         return run
 
     def _note_path(self, node: nodes.Expr) -> None:
+        if id(node) in self._noted:
+            return  # part of a longer path
         parts: list[str] = []
+        passed: list[nodes.Node] = []
         current: nodes.Node = node
         while True:
+            passed.append(current)
             if isinstance(current, nodes.Getattr):
                 parts.append(current.attr)
             elif isinstance(current, nodes.Getitem) and isinstance(current.arg, nodes.Const):
@@ -154,6 +163,7 @@ class Expressions:
             current = current.node
         if isinstance(current, nodes.Name) and current.name in NAMESPACES:
             self.paths.add((NAMESPACES[current.name], *reversed(parts)))
+            self._noted.update((id(part), part) for part in passed)
 
     def _condexpr(self, node: nodes.CondExpr) -> Evaluate:
         test, then = self.expression(node.test), self.expression(node.expr1)
