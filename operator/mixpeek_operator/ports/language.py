@@ -40,21 +40,11 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Media:
-    """An image, a video or audio that goes with a message."""
-
-    url: str
-    """https://… or a data URI."""
-    kind: Literal["image", "video", "audio"] = "image"
-
-
-@dataclass(frozen=True, slots=True)
 class Message:
     """One message of a conversation: of the user, of the model, or the result of a tool."""
 
     role: Literal["user", "model", "tool"]
     text: str = ""
-    media: tuple[Media, ...] = ()
     call: ToolCall | None = None
     """Of a tool's result: the call it answers."""
     native: str = ""

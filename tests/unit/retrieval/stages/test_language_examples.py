@@ -11,11 +11,20 @@ from tests.unit.retrieval.stages.test_examples import SEARCH
 
 from mixpeek_operator.api.catalog import stage_discovery
 
-CATEGORIES = {"llm_filter": "filter", "llm_enrich": "enrich", "summarize": "reduce", "query_expand": "filter"}
+CATEGORIES = {
+    "llm_filter": "filter",
+    "llm_enrich": "enrich",
+    "summarize": "reduce",
+    "query_expand": "filter",
+    "agent_search": "filter",
+    "agentic_enrich": "enrich",
+}
 
 
 def anything(asked: Asked) -> Reply:
-    """An answer that fits the schema, if there is one."""
+    """An answer that fits the schema, if there is one; a search first, where that is possible."""
+    if "feature_search" in asked.tools and len(asked.messages) == 1:
+        return Reply(calls=[("feature_search", {"query": "lamp"})])
     return data(_value(asked.tools["answer"])) if "answer" in asked.tools else Reply("It is so [1].")
 
 
@@ -37,7 +46,7 @@ async def test_the_example_runs(speaking: Any, models: Models, stage_id: str) ->
     assert example["stage_type"] == CATEGORIES[stage_id]
     request = {"inputs": {"query": "a lamp"}}
     for pipeline in ([SEARCH, example], [example]):
-        if pipeline == [example] and stage_id != "query_expand":
+        if pipeline == [example] and stage_id not in ("query_expand", "agent_search"):
             pipeline = [{"stage_id": "limit", "parameters": {"limit": 20}}, example]
         answer = await speaking.run(pipeline, request)
         assert answer["status"] == "completed"
