@@ -15,6 +15,7 @@ from mixpeek_operator.access.keys import Keys
 from mixpeek_operator.access.organizations import Bootstrap, Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
 from mixpeek_operator.access.users import Users
+from mixpeek_operator.adapters.exa import ExaSearch
 from mixpeek_operator.adapters.language_models import HttpLanguageModels
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.outbound import GuardedClient
@@ -187,6 +188,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             language=language,
             outbound=outbound,
             secrets=kept_secrets,
+            web_search=ExaSearch(outbound, settings.exa_base_url, settings.exa_api_key),
             sandbox=ProcessSandbox(packages=settings.allowed_code_packages),
             signatures=signatures,
             registry=stages,

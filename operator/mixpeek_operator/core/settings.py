@@ -169,6 +169,10 @@ class Settings(BaseSettings):
     llm_credits_per_million_tokens: float = Field(
         default=100.0, ge=0, description="Credits of a million tokens of a model whose price is not known."
     )
+    exa_api_key: SecretStr | None = Field(
+        default=None, description="Key for web search of organizations without a secret exa_api_key of their own."
+    )
+    exa_base_url: str = Field(default="https://api.exa.ai", description="Where Exa's API for web search is.")
     outbound_allow_cidrs: str = Field(
         default="", description="Comma-separated private networks that outgoing requests may reach."
     )

@@ -75,7 +75,7 @@ async def compile_pipeline(
     declared, problems = registry.declare(retriever.stages)
     if problems:
         raise SpecError.of(problems)
-    if not collections and any(stage.stage.source for stage in declared[:1]):
+    if not collections and any(stage.stage.source and stage.stage.searches for stage in declared[:1]):
         raise SpecError(f"the retriever {retriever.name!r} names no collection to search", code="no_collections")
     named: dict[str, Mark] = {}
     reads = {collection.id: collection for collection in collections}

@@ -24,6 +24,7 @@ from mixpeek_operator.ports.sandbox import Sandbox
 from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.signatures import IndexSignatures
 from mixpeek_operator.ports.vectors import VectorStore, not_provisioned
+from mixpeek_operator.ports.web_search import WebSearch
 from mixpeek_operator.retrieval import pagination, search, wire
 from mixpeek_operator.retrieval.compile import Mark, Pipeline, compile_pipeline, mark_of
 from mixpeek_operator.retrieval.delivery import with_links, with_vectors
@@ -63,6 +64,7 @@ class Retrieval:
         secrets: Secrets,
         sandbox: Sandbox,
         signatures: IndexSignatures,
+        web_search: WebSearch | None = None,
         registry: StageRegistry | None = None,
         language: LanguageModels | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Retrieval:
         self._links = links
         self._outbound = outbound
         self._secrets = secrets
+        self._web_search = web_search
         self._sandbox = sandbox
         self._signatures = signatures
         self._shelf = Shelf(cache, clock)
@@ -377,6 +380,7 @@ class Retrieval:
             feedback=self.feedback,
             outbound=self._outbound,
             secrets=self._secrets,
+            web_search=self._web_search,
             sandbox=self._sandbox,
             clock=self._clock,
             find_collection=find_collection,

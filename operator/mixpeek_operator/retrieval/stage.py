@@ -27,6 +27,7 @@ from mixpeek_operator.ports.outbound import Outbound
 from mixpeek_operator.ports.sandbox import Sandbox
 from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.vectors import VectorStore
+from mixpeek_operator.ports.web_search import WebSearch
 from mixpeek_operator.retrieval.feedback import Feedback
 from mixpeek_operator.retrieval.pagination import Order
 
@@ -114,6 +115,8 @@ class Context:
     """What the execution's history tells of how it came about: {signal_type, signal_data}."""
     user_id: str | None = None
     """Who asks, when the request says so."""
+    web_search: WebSearch | None = None
+    """Search of the web; None where the server was put together without it."""
     language: LanguageModels | None = None
     """Language models; None where the server was put together without them."""
 
