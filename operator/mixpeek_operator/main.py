@@ -63,6 +63,7 @@ from mixpeek_operator.relevance.evaluations import Evaluations
 from mixpeek_operator.relevance.interactions import InteractionLog
 from mixpeek_operator.relevance.replay import Replayer
 from mixpeek_operator.relevance.runs import Runs
+from mixpeek_operator.relevance.performance import Performance
 from mixpeek_operator.relevance.tuning import Tuning
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
@@ -206,7 +207,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             catalog=catalog,
             applier=Applier(store=declared, journal=Journal(metadata), resources=declarations, clock=clock),
             clock=clock,
-            generator=Generator(settings=settings, schemas=schemas, catalog=catalog),
+            generator=Generator(language=language, schemas=schemas, catalog=catalog),
             wants={name: kind.want for name, kind in kinds.items()},
             seeds=Seeds(objects=objects, batches=batches, records=metadata, clock=clock),
             acceptance=Acceptance(queries=retrieval, counts=DocumentCounts(documents)),
@@ -238,6 +239,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             evaluations=evaluations,
             benchmarks=benchmarks,
             tuning=Tuning(metadata, directory, history, stages, clock),
+            performance=Performance(metadata, directory, history, stages, clock),
             vectors=vectors,
             metadata=metadata,
             health_checks={

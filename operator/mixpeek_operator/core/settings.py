@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     google_base_url: str | None = Field(default=None, description="Its endpoint; Google's own when unset.")
     google_model: str = Field(default="gemini-2.5-flash", description="Its model when none is named.")
     llm_concurrency: int = Field(default=8, ge=1, description="Calls of language models at the same time.")
-    llm_timeout_s: float = Field(default=60.0, gt=0, description="Seconds one call of a language model may take.")
+    llm_timeout_s: float = Field(default=120.0, gt=0, description="Seconds one call of a language model may take.")
     llm_retries: int = Field(default=3, ge=0, description="Times a call is repeated that failed and may succeed.")
     llm_credits_per_usd: float = Field(
         default=1000.0, ge=0, description="Credits that a dollar of a model's list price counts in budgets."

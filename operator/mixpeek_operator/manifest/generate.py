@@ -1,30 +1,20 @@
-"""A manifest from a description, written by the configured OpenAI-compatible model and checked by our validator."""
+"""A manifest from a description, written by the configured language model and checked by our validator."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
-
-import httpx
 
 from mixpeek_operator.core.catalog import Catalog
-from mixpeek_operator.core.errors import (
-    BadRequestError,
-    Problem,
-    RateLimitedError,
-    RefusedError,
-    SpecError,
-    UnavailableError,
-)
+from mixpeek_operator.core.errors import NotEnabledError, Problem, SpecError
 from mixpeek_operator.core.kind import KindSchema
-from mixpeek_operator.core.settings import Settings
+from mixpeek_operator.ports.language import LanguageModels, Message, Request
 
 Check = Callable[[str], Awaitable[Sequence[Problem]]]
 """Every problem of a manifest text."""
 
 ATTEMPTS = 3
-_TIMEOUT_S = 120.0
+_MAX_TOKENS = 16_000
 _SHOWN_PROBLEMS = 20
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 
@@ -40,73 +30,37 @@ Use only what is listed below.
 
 
 class Generator:
-    """Asks the model that the settings name (`llm_base_url`, `llm_model`, `llm_api_key`)."""
+    """Asks the language model that the settings name."""
 
-    def __init__(self, *, settings: Settings, schemas: Mapping[str, KindSchema], catalog: Catalog) -> None:
-        self._settings = settings
+    def __init__(self, *, language: LanguageModels | None, schemas: Mapping[str, KindSchema], catalog: Catalog) -> None:
+        self._language = language
         self._schemas = schemas
         self._catalog = catalog
 
-    async def generate(self, description: str, *, manifest_name: str, check: Check) -> str:
+    async def generate(self, organization: str, description: str, *, manifest_name: str, check: Check) -> str:
         """Return a manifest that `check` finds nothing wrong with.
 
         Raises BadRequestError when no model is configured, SpecError when the model's last attempt is still wrong,
         UnavailableError, RateLimitedError or RefusedError when it does not answer.
         """
-        base_url, model = self._settings.llm_base_url, self._settings.llm_model
-        if not base_url or not model:
-            raise BadRequestError(
-                "no model is configured for manifest generation; set MIXPEEK_LLM_BASE_URL and MIXPEEK_LLM_MODEL "
-                "(and MIXPEEK_LLM_API_KEY when the endpoint needs one) and restart the server",
-                code="no_model_configured",
-            )
-        messages = [
-            {"role": "system", "content": self._instructions()},
-            {"role": "user", "content": f"Name the manifest {manifest_name!r}. It should provide: {description}"},
-        ]
+        if self._language is None:
+            raise NotEnabledError("this server was put together without language models", code="no_language_models")
+        messages = [Message("user", f"Name the manifest {manifest_name!r}. It should provide: {description}")]
         problems: Sequence[Problem] = ()
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
-            for _ in range(ATTEMPTS):
-                answer = await self._ask(client, base_url, model, messages)
-                text = manifest_text(answer)
-                problems = await check(text)
-                if not problems:
-                    return text
-                messages += [
-                    {"role": "assistant", "content": answer},
-                    {"role": "user", "content": _complaint(problems)},
-                ]
+        for _ in range(ATTEMPTS):
+            request = Request(tuple(messages), system=self._instructions(), temperature=0.0, max_tokens=_MAX_TOKENS)
+            answer = await self._language.complete(request, organization=organization)
+            text = manifest_text(answer.text)
+            problems = await check(text)
+            if not problems:
+                return text
+            messages += [Message("model", native=answer.native), Message("user", _complaint(problems))]
         raise SpecError(
             f"the model's manifest is still wrong after {ATTEMPTS} attempts: "
             + "; ".join(str(problem) for problem in problems[:_SHOWN_PROBLEMS]),
             problems=problems,
             code="generation_failed",
         )
-
-    async def _ask(
-        self, client: httpx.AsyncClient, base_url: str, model: str, messages: Sequence[Mapping[str, str]]
-    ) -> str:
-        key = self._settings.llm_api_key
-        headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
-        body = {"model": model, "messages": list(messages), "temperature": 0}
-        try:
-            response = await client.post(f"{base_url.rstrip('/')}/chat/completions", json=body, headers=headers)
-        except httpx.HTTPError as error:
-            raise UnavailableError(
-                f"the model endpoint does not answer ({type(error).__name__}); check MIXPEEK_LLM_BASE_URL",
-                code="model_unreachable",
-            ) from error
-        if response.status_code == 429:
-            raise RateLimitedError("the model endpoint asks to slow down; try again later", code="model_rate_limited")
-        if response.status_code >= 500:
-            raise UnavailableError(f"the model endpoint answered {response.status_code}", code="model_unavailable")
-        if response.status_code >= 400:
-            raise RefusedError(
-                f"the model endpoint refused with {response.status_code}; check MIXPEEK_LLM_API_KEY, "
-                "MIXPEEK_LLM_MODEL and MIXPEEK_LLM_BASE_URL",
-                code="model_refused",
-            )
-        return _content(response)
 
     def _instructions(self) -> str:
         lines = [_INSTRUCTIONS]
@@ -136,16 +90,3 @@ def manifest_text(answer: str) -> str:
 def _complaint(problems: Sequence[Problem]) -> str:
     listed = "\n".join(f"- {problem}" for problem in problems[:_SHOWN_PROBLEMS])
     return f"The manifest is wrong. Correct every problem and answer with the whole manifest again:\n{listed}"
-
-
-def _content(response: httpx.Response) -> str:
-    try:
-        body: Any = response.json()
-        content = body["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise RefusedError(
-            "the model endpoint's answer is no chat completion; check MIXPEEK_LLM_BASE_URL", code="model_answer_invalid"
-        ) from error
-    if not isinstance(content, str) or not content.strip():
-        raise RefusedError("the model answered with no text", code="model_answer_invalid")
-    return content

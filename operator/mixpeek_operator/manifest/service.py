@@ -198,7 +198,7 @@ class ManifestService:
             # A secret may be created after the manifest was reviewed.
             return [problem for problem in checked.problems if problem.code != "missing_secret"]
 
-        return await self._generator.generate(description, manifest_name=manifest_name, check=check)
+        return await self._generator.generate(organization, description, manifest_name=manifest_name, check=check)
 
     async def recover(self) -> int:
         """Finish or undo the applies that a killed process left; returns how many."""

@@ -18,7 +18,6 @@ from mixpeek_operator.core.errors import NotFoundError, Place, Problem
 from mixpeek_operator.core.ids import derived
 from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Metadata, Resource, metadata_name
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.manifest.apply import Applier
 from mixpeek_operator.manifest.generate import Generator
 from mixpeek_operator.manifest.journal import Journal
@@ -195,7 +194,7 @@ class World:
 
     def service(self, *, store: Any = None, metadata: Any = None, **extra: Any) -> ManifestService:
         chosen = store or self.store
-        generator = Generator(settings=Settings(), schemas=schemas(), catalog=self.catalog)
+        generator = Generator(language=None, schemas=schemas(), catalog=self.catalog)
         options: dict[str, Any] = {"wait_s": 5.0, "generator": generator, **extra}
         return ManifestService(
             store=chosen,
