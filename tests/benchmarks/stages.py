@@ -1,16 +1,20 @@
 """20 stages that only touch 100 documents, in process, against plain Python loops that do the same.
 
-What an execution costs without them is taken off: it is measured with a retriever of the first stage alone.
+What an execution costs without them is taken off: it is measured with a retriever of the first stage alone. Both begin
+with documents in memory, since reading them from the store would cost more than all stages.
 """
 
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 
+from mixpeek_operator.retrieval.execute import Execution
 from tests.benchmarks.corpus import NAMESPACE, fill, texts
 from tests.benchmarks.inside import inside
 from tests.benchmarks.measure import Row, Timing, timed
@@ -53,9 +57,10 @@ def run(quick: bool) -> list[Row]:
             with httpx.Client(base_url=server.url, headers=headers, timeout=600) as client:
                 apply(client, manifest)
                 fill(client, [{**body, "size": number} for number, body in enumerate(texts(COUNT))])
-        with inside(data, NAMESPACE) as execute:
+        with inside(data, NAMESPACE) as execute, ExitStack() as stack:
             request = {"inputs": {}, "skip_cache": True, "limit": COUNT}
             documents = execute("one", request)["documents"]
+            stack.enter_context(patch.object(Execution, "_all_documents", _given(documents)))
             found = execute("many", request)["documents"]
             if len(found) != COUNT or found != _plain(documents):
                 raise RuntimeError("the stages and the loops do not make the same documents")
@@ -79,6 +84,13 @@ def run(quick: bool) -> list[Row]:
             "≤ 2 ×",
         )
     ]
+
+
+def _given(documents: list[dict[str, Any]]) -> Any:
+    async def given(self: Execution, *_: Any) -> list[dict[str, Any]]:
+        return documents
+
+    return given
 
 
 def _retriever(name: str, stages: list[tuple[str, str, dict[str, Any]]]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 from mixpeek_operator.retrieval import paths
@@ -20,29 +22,30 @@ def sort(documents: Documents, field: str, *, descending: bool, missing_last: bo
     present: list[tuple[Any, dict[str, Any]]] = []
     missing: Documents = []
     for document in documents:
-        value = paths.read(document, field)
+        value = document[field] if field in document else paths.read(document, field)
         if value is paths.ABSENT or value is None or value != value:
             missing.append(document)
         else:
             present.append((value, document))
     key = _key([value for value, _ in present])
-    present.sort(key=lambda pair: key(pair[0]), reverse=descending)
+    present.sort(key=itemgetter(0) if key is None else lambda pair: key(pair[0]), reverse=descending)
     ordered = [document for _, document in present]
     return ordered + missing if missing_last else missing + ordered
 
 
-def _key(values: list[Any]) -> Any:
-    if all(isinstance(value, int | float) for value in values):
-        return lambda value: value
-    if all(isinstance(value, str) for value in values):
-        if all(_DATE.match(value) for value in values):
-            try:
-                moments = {value: _moment(value) for value in values}
-            except ValueError:
-                return lambda value: value
-            return lambda value: moments[value]
-        return lambda value: value
-    return str
+def _key(values: list[Any]) -> Callable[[Any], Any] | None:
+    """What values of these kinds are compared by; None for the values themselves."""
+    kinds = set(map(type, values))
+    if kinds <= {int, float, bool}:
+        return None
+    if kinds != {str}:
+        return str
+    if all(_DATE.match(value) for value in values):
+        try:
+            return {value: _moment(value) for value in values}.__getitem__
+        except ValueError:
+            return None
+    return None
 
 
 def _moment(text: str) -> datetime:

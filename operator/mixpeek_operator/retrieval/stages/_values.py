@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from mixpeek_operator.retrieval import paths
+
+_NUMBERS: Final = frozenset((int, float))
+_EXACT: Final = 2**53
 
 
 def mark(value: Any, *, fold: bool = False) -> bytes:
@@ -31,7 +34,10 @@ def number(value: Any) -> float | int | None:
 
 def score(document: Mapping[str, Any], field: str = "score") -> float:
     """Return a document's score, 0 when it has none."""
-    found = number(paths.read(document, field))
+    value = document[field] if field in document else paths.read(document, field)
+    if type(value) in _NUMBERS and -_EXACT < value < _EXACT:
+        return float(value)
+    found = number(value)
     return 0.0 if found is None else float(found)
 
 

@@ -75,7 +75,10 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         scores = _min_max(scores, low, high)
     else:
         scores = {"z_score": _z_score, "softmax": _softmax, "l2": _l2}[method](scores)
-    return [paths.write(document, output, score) for document, score in zip(state.documents, scores, strict=True)]
+    scored = zip(state.documents, scores, strict=True)
+    if "." not in output:
+        return [{**document, output: score} for document, score in scored]
+    return [paths.write(document, output, score) for document, score in scored]
 
 
 def _check(low: float, high: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
@@ -40,12 +41,12 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     scored: list[tuple[float, dict[str, Any]]] = []
     unscored: list[tuple[int, dict[str, Any]]] = []
     for index, document in enumerate(state.documents):
-        value = paths.read(document, field)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        value = document[field] if field in document else paths.read(document, field)
+        if (type(value) is float or type(value) is int) and value == value:
             scored.append((value, document))
         else:
             unscored.append((index, document))
-    scored.sort(key=lambda pair: pair[0], reverse=descending)
+    scored.sort(key=itemgetter(0), reverse=descending)
     normalize = known(params.normalize, context.names, "normalize")
     if scored and normalize:
         low, high = min(score for score, _ in scored), max(score for score, _ in scored)

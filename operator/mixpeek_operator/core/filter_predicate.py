@@ -1,0 +1,96 @@
+"""A filter as a function, for many documents: what `filters.matches` says, without looking at the filter each time.
+
+Conditions that compare one plain value with plain values, which most are, become set look-ups and comparisons; every
+other condition, and every value of another kind, is left to `matches`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from mixpeek_operator.core import filter_values
+from mixpeek_operator.core.filters import And, Compare, Filter, Operator, Or, matches
+
+Predicate = Callable[[Mapping[str, Any]], bool]
+
+_ABSENT: Final = object()
+_EXACT: Final = 2**53
+"""Up to here an integer is one double, and doubles are what numbers are compared as."""
+_ORDERED: Final[dict[Operator, Callable[[Any, Any], bool]]] = {
+    Operator.GT: operator.gt,
+    Operator.GTE: operator.ge,
+    Operator.LT: operator.lt,
+    Operator.LTE: operator.le,
+}
+
+
+def predicate(filter: Filter | None) -> Predicate:
+    """Return a function that says of a document what `matches(filter, document)` says."""
+    if filter is None:
+        return lambda document: True
+    if isinstance(filter, Compare):
+        return _condition(filter)
+    parts = [predicate(part) for part in filter.parts]
+    if isinstance(filter, And):
+        return lambda document: all(part(document) for part in parts)
+    if isinstance(filter, Or):
+        return lambda document: any(part(document) for part in parts)
+    return lambda document: not any(part(document) for part in parts)
+
+
+def _condition(condition: Compare) -> Predicate:
+    asked, value = condition.operator, condition.value
+    plainly: Predicate = partial(matches, condition)
+    if condition.case_insensitive:
+        return plainly
+    if asked in (Operator.EQ, Operator.NE) and _is_plain(value):
+        return _member(condition, [value], asked is Operator.EQ, plainly)
+    if asked in (Operator.IN, Operator.NIN) and isinstance(value, list) and all(map(_is_plain, value)):
+        return _member(condition, value, asked is Operator.IN, plainly)
+    if asked in _ORDERED and type(value) in (int, float) and _is_plain(value):
+        return _ordered(condition, _ORDERED[asked], value, plainly)
+    return plainly
+
+
+def _member(condition: Compare, wanted: list[Any], inside: bool, plainly: Predicate) -> Predicate:
+    # Apart by kind, since True, 1 and 1.0 are equal to Python.
+    texts = frozenset(value for value in wanted if type(value) is str)
+    numbers = frozenset(value for value in wanted if type(value) in (int, float))
+    keys = filter_values.segments(condition.field)
+
+    def test(document: Mapping[str, Any]) -> bool:
+        value: Any = document
+        for key in keys:
+            value = value.get(key, _ABSENT) if type(value) is dict else _ABSENT
+        kind = type(value)
+        if kind is str:
+            return (value in texts) is inside
+        if kind is float or (kind is int and -_EXACT < value < _EXACT):
+            return (value in numbers) is inside
+        return plainly(document)
+
+    return test
+
+
+def _ordered(condition: Compare, holds: Callable[[Any, Any], bool], wanted: float, plainly: Predicate) -> Predicate:
+    keys = filter_values.segments(condition.field)
+
+    def test(document: Mapping[str, Any]) -> bool:
+        value: Any = document
+        for key in keys:
+            value = value.get(key, _ABSENT) if type(value) is dict else _ABSENT
+        kind = type(value)
+        if kind is float or (kind is int and -_EXACT < value < _EXACT):
+            return holds(value, wanted)
+        return plainly(document)
+
+    return test
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether equality with the value is equality in Python, once kinds are kept apart."""
+    kind = type(value)
+    return kind is str or (kind is float and value == value) or (kind is int and -_EXACT < value < _EXACT)
