@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mixpeek_operator.relevance.datasets import Datasets
     from mixpeek_operator.relevance.evaluations import Evaluations
     from mixpeek_operator.relevance.interactions import InteractionLog
+    from mixpeek_operator.relevance.performance import Performance
     from mixpeek_operator.relevance.tuning import Tuning
 
 HealthCheck = Callable[[], Awaitable[None]]
@@ -98,6 +99,7 @@ class Services:
     evaluations: Evaluations = _ABSENT
     benchmarks: Benchmarks = _ABSENT
     tuning: Tuning = _ABSENT
+    performance: Performance = _ABSENT
     blobs: SignedBlobs = _ABSENT
     metadata: MetadataStore = _ABSENT
     vectors: VectorStore = _ABSENT

@@ -136,7 +136,9 @@ class Retrieval:
         fresh: list[tuple[str, bytes, Kept]] = []
 
         async def make() -> Kept | None:
-            execution, made = await self._run(query, watch=watch, stamp=stamp, dependencies=dependencies, cached=True)
+            execution, made = await self._run(
+                query, watch=watch, stamp=stamp, dependencies=dependencies, counted=not query.fresh
+            )
             body = wire.members(made)
             facts = wire.facts_of(execution, query.inputs, len(made["documents"]))
             kept = Kept(self._shelf.now(), body, facts, dependencies.snapshot())
@@ -251,7 +253,7 @@ class Retrieval:
         watch: Watch | None = None,
         stamp: str | None = None,
         dependencies: Dependencies | None = None,
-        cached: bool = False,
+        counted: bool = False,
     ) -> tuple[Execution, dict[str, Any]]:
         """Execute, and return the execution with its answer in wire shape."""
         pipeline, page = query.pipeline, query.page
@@ -262,7 +264,7 @@ class Retrieval:
         execution = self._begin(query, stamp, reading, depth=0, watch=watch)
         execution.recorded = recorded
         execution.asked = wire.asked_of(query.request, query.inputs)
-        if cached:
+        if counted:
             execution.asked["answer_cache"] = "miss"
         execution.context.user_id = execution.asked.get("user_id")
         try:
