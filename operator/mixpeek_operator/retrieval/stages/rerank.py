@@ -186,10 +186,18 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     return min(count, documents), _hosted_rerank.CREDITS_PER_TEXT * documents * hosted, 10.0 * documents
 
 
+def _is_repeatable(params: Params) -> bool:
+    """Whether a model of ours scores, and all of it."""
+    ours = isinstance(params.model, str) and _hosted_rerank.find(params.model, params.base_url) is None
+    return ours and params.hard_timeout_ms is None
+
+
 STAGE = Stage(
     StageInfo(
         "rerank", "sort", "Order documents by a model that judges each against the query.", "list-ordered", Params
     ),
     run,
+    repeatable=_is_repeatable,
+    costly=True,
     estimate=_estimate,
 )
