@@ -1,4 +1,4 @@
-"""Two operators over one cluster, and a vector server that goes away or loses a collection."""
+"""Two operators over one cluster, and stores that go away or lose a collection."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.cluster.declared import Tenant, eventually, namespace, whole_set
+from tests.servers import stores
 from tests.servers.kubernetes.control_plane import ControlPlane
 from tests.servers.operator import OperatorProcess, operating
 from tests.servers.process import Program, running
@@ -104,6 +105,42 @@ def test_a_vector_server_away_is_told_and_its_return_noticed_within_seconds(
     qdrant.start()
     eventually(lambda: tenant.ready(first, late), GRACE_S, say=tenant.everything)
     assert "dataLostAt" not in (tenant.get(first) or {})["status"]
+
+
+@pytest.mark.parametrize(
+    ("server", "setting", "url"),
+    [
+        (stores.ferretdb, "mongo_uri", "mongodb://127.0.0.1:{port}/mixpeek"),
+        (stores.redis, "redis_url", "redis://127.0.0.1:{port}/0"),
+        (stores.s3proxy, "blobs_url", "s3://test/mixpeek"),
+    ],
+    ids=["mongodb", "redis", "s3"],
+)
+def test_a_store_away_is_told_and_its_return_noticed_within_seconds(
+    replica: Callable[..., OperatorProcess], tenant: Tenant, tmp_path: Path, server: Any, setting: str, url: str
+) -> None:
+    with stores.s3_credentials(), server(tmp_path / "server") as store:
+        given = {setting: url.format(port=store.port)}
+        if setting == "blobs_url":
+            given["blobs_endpoint_url"] = f"http://127.0.0.1:{store.port}"
+        operator = replica("one", **given)
+        pid = operator.pid
+        tenant.apply(whole_set("news"))
+        eventually(lambda: tenant.all_ready(9), GRACE_S, say=tenant.everything)
+        before = {item["metadata"]["name"]: item["metadata"]["uid"] for item in tenant.everything()}
+        store.kill()
+
+        def told() -> list[Any]:
+            conditions = [tenant.condition(item) for item in tenant.everything()]
+            return [item for item in conditions if item.get("reason") == "BackendUnavailable"]
+
+        found = eventually(told, GRACE_S, say=tenant.everything)
+        assert all(item["status"] != "True" and str(store.port) in item["message"] for item in found), found
+        assert operator.ready() and operator.pid == pid
+        store.start()
+        eventually(lambda: tenant.all_ready(9), GRACE_S, say=tenant.everything)
+        assert before == {item["metadata"]["name"]: item["metadata"]["uid"] for item in tenant.everything()}
+        assert not [item for item in tenant.everything() if "dataLostAt" in item["status"]]
 
 
 @pytest.mark.parametrize("policy", ["Correct", "Report"])

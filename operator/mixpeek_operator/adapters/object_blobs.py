@@ -67,7 +67,7 @@ class ObjectBlobs:
             raise SpecError("the URL of the object storage is s3://bucket/prefix, gs://bucket/prefix or az://container")
         self._place = f"{parts.scheme}://{parts.netloc}{parts.path}"
         if endpoint_url:
-            self._place += f" at {urlsplit(endpoint_url).hostname}"
+            self._place += f" at {urlsplit(endpoint_url).netloc.rpartition('@')[2]}"
         options: ClientConfig = {"connect_timeout": "3s", "timeout": "5m"}
         config: dict[str, Any] = {}
         if endpoint_url:

@@ -17,7 +17,8 @@ class BucketClient:
         self._backends = backends
 
     async def observe(self, subject: Subject) -> Have:
-        """How many records there are."""
+        """How many records there are; the storage of its files has to answer."""
+        await self._backends.blobs.health()
         records: dict[str, int] = {}
         if subject.namespace_id:
             for table in TABLES if subject.resource.deleting else TABLES[:1]:

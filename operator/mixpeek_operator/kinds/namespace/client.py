@@ -31,7 +31,12 @@ class NamespaceClient:
         self._backends = backends
 
     async def observe(self, subject: Subject) -> Have:
-        """The vector collection and the Ray cluster; with a deletion under way also what else there is."""
+        """The vector collection and the Ray cluster; with a deletion under way also what else there is.
+
+        The cache has to answer as well: searches go on without it, but nobody should have to find that out by their
+        speed.
+        """
+        await self._backends.cache.health()
         state = await self._backends.vectors.describe(subject.id)
         records: dict[str, int] = {}
         if subject.resource.deleting:
