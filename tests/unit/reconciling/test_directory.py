@@ -34,6 +34,39 @@ async def test_facts_of_every_kind(world: World) -> None:
     assert retriever.version == f"{stored.metadata.uid}/1"
 
 
+async def test_taxonomies(world: World) -> None:
+    scope = await world.base()
+    namespace_id = scope.namespace_id or ""
+    texts = await world.directory.collection(namespace_id, "article_texts")
+    summaries = await world.directory.collection(namespace_id, "summaries")
+    retriever = await world.directory.retriever(namespace_id, "search")
+    by_title = {"input_key": "query", "source_type": "payload", "path": "title"}
+    flat = {
+        "retriever_id": "search",
+        "input_mappings": [by_title],
+        "source_collection": {"collection_id": "article_texts", "enrichment_fields": [{"field_path": "topic"}]},
+    }
+    nodes = [
+        {"collection_id": "article_texts", "label": "Texts"},
+        {"collection_id": "summaries", "parent_collection_id": "article_texts", "retriever_id": "search"},
+    ]
+    tree = {"retriever_id": "search", "input_mappings": [by_title], "hierarchical_nodes": nodes}
+    for name, config in (("flat", flat), ("tree", tree)):
+        await world.resources.create(scope, "Taxonomy", {"taxonomy_name": name, "config": config})
+    found = await world.directory.taxonomy(namespace_id, "flat")
+    assert (found.name, found.hierarchical, found.path_field) == ("flat", False, None)
+    [level] = found.levels
+    assert (level.collection_id, level.name, level.retriever_id) == (texts.id, "article_texts", retriever.id)
+    assert [mapping["input_key"] for mapping in level.inputs] == ["query"]
+    assert [entry["field_path"] for entry in level.fields or ()] == ["topic"]
+    upper, lower = (await world.directory.taxonomy(namespace_id, "tree")).levels
+    assert (upper.name, upper.parent_id, upper.fields) == ("Texts", None, None)
+    assert (lower.collection_id, lower.parent_id, lower.retriever_id) == (summaries.id, texts.id, retriever.id)
+    assert lower.inputs == upper.inputs != ()
+    with pytest.raises(NotFoundError):
+        await world.directory.taxonomy(namespace_id, "search")
+
+
 async def test_a_change_is_seen_at_once(world: World) -> None:
     scope = await world.base()
     namespace_id = scope.namespace_id or ""

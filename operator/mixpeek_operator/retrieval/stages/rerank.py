@@ -56,8 +56,8 @@ class Params(StageParams):
         default=None,
         validation_alias=AliasChoices("document_field", "content_field"),
         description=(
-            "Dotted path of a document's text; when absent the first there is of content, text, description and "
-            "title. A document without text comes after all others."
+            "Dotted path of a document's text; when absent, or `content`, the first there is of content, text, "
+            "description and title. A document without text comes after all others."
         ),
         examples=["title"],
     )
@@ -163,7 +163,8 @@ def _query(params: Params, context: Context) -> str:
 
 
 def _text(document: dict[str, Any], field: str | None) -> str:
-    for path in _TEXTS if field is None else (field,):
+    # A client library sends `content` for who names no field.
+    for path in _TEXTS if field in (None, _TEXTS[0]) else (str(field),):
         value = paths.read(document, path)
         if isinstance(value, str) and value.strip():
             return value
