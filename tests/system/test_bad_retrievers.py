@@ -47,6 +47,10 @@ def retriever(*stages: Body) -> Body:
 
 KNOWN: dict[str, tuple[list[Body], tuple[str, ...]]] = {
     "unknown stage": ([stage("feature_serch", "filter")], ("stages[0]", "did you mean 'feature_search'")),
+    "language model that nobody configured": (
+        [search(), stage("llm_filter", "filter", criteria="loud ones")],
+        ("stages[1].parameters", "MIXPEEK_LLM_API_KEY", "MIXPEEK_ANTHROPIC_API_KEY"),
+    ),
     "unknown feature URI": (
         [search(feature_uri="mixpeek://text_extractor@v1/zz")],
         ("stages[0]", "v1/zz is not available"),

@@ -5,6 +5,7 @@ Nothing here is read from the environment: keys and endpoints are given, or a pr
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -38,13 +39,6 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import Model, ModelRequestParameters, create_async_httpx2_client
-from pydantic_ai.models.anthropic import AnthropicModel
-from pydantic_ai.models.google import GoogleModel
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.anthropic import AnthropicProvider
-from pydantic_ai.providers.google import GoogleProvider
-from pydantic_ai.providers.openai import OpenAIProvider
-from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
@@ -78,11 +72,13 @@ class Clients:
         self._http = create_async_httpx2_client(timeout=timeout_s)
         self._models: OrderedDict[tuple[str, ...], Model[Any]] = OrderedDict()
 
-    def model(self, provider: Provider, name: str, url: str | None, key: str | None) -> Model[Any]:
+    async def model(self, provider: Provider, name: str, url: str | None, key: str | None) -> Model[Any]:
         """Return the client of a model at `url`, the provider's own when None."""
         mark = (provider, name, url or "", key or "")
         if mark not in self._models:
-            self._models[mark] = _model(provider, name, url, key, self._http)
+            # The first client of a provider imports its library, which takes seconds.
+            made = await asyncio.to_thread(_model, provider, name, url, key, self._http)
+            self._models[mark] = made
             if len(self._models) > _MAX_CLIENTS:
                 self._models.popitem(last=False)
         self._models.move_to_end(mark)
@@ -97,9 +93,19 @@ def _model(provider: Provider, name: str, url: str | None, key: str | None, http
     # Without a key or an address of ours the libraries would look for one in the environment.
     given, address = key or "none", url or OWN_URL[provider]
     if provider == "anthropic":
+        from pydantic_ai.models.anthropic import AnthropicModel
+        from pydantic_ai.providers.anthropic import AnthropicProvider
+
         return AnthropicModel(name, provider=AnthropicProvider(api_key=given, base_url=address, http_client=http))
     if provider == "google":
+        from pydantic_ai.models.google import GoogleModel
+        from pydantic_ai.providers.google import GoogleProvider
+
         return GoogleModel(name, provider=GoogleProvider(api_key=given, base_url=address, http_client=http))
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+    from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
     if url is None:
         return OpenAIChatModel(name, provider=OpenAIProvider(api_key=given, base_url=address, http_client=http))
     compatible = OpenAICompatibleProvider("openai-compatible", base_url=url, api_key=key, http_client=http)

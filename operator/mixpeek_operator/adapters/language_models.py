@@ -160,7 +160,7 @@ class HttpLanguageModels:
             if self._clients is None:
                 self._clients = library.Clients(self._settings.llm_timeout_s)
             self._library = library
-        client = self._clients.model(choice.provider, choice.name, endpoint.url, key)
+        client = await self._clients.model(choice.provider, choice.name, endpoint.url, key)
         return _Asked(choice.provider, choice.name, key, client, where)
 
     async def _ask(self, asked: _Asked, messages: Any, request: Request) -> Any:

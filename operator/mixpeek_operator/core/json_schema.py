@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, Final
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
-from jsonschema.validators import extend
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.core.filter_values import pattern
@@ -18,12 +13,18 @@ _MAX_DEPTH: Final = 32
 _SHOWN: Final = 8
 
 
-def _pattern(validator: Any, regex: str, value: Any, schema: Any) -> Iterator[ValidationError]:
-    if isinstance(value, str) and not pattern(regex, False).search(value):
-        yield ValidationError(f"{value!r:.100} does not match {regex!r}")
+@cache
+def _validator() -> Any:
+    # Imported when it is first needed, not at each start of a command.
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.validators import extend
 
+    def search(validator: Any, regex: str, value: Any, schema: Any) -> Iterator[ValidationError]:
+        if isinstance(value, str) and not pattern(regex, False).search(value):
+            yield ValidationError(f"{value!r:.100} does not match {regex!r}")
 
-_Validator: Any = extend(Draft202012Validator, {"pattern": _pattern})  # type: ignore[no-untyped-call]
+    return extend(Draft202012Validator, {"pattern": search})  # type: ignore[no-untyped-call]
 
 
 class JsonSchema:
@@ -31,16 +32,21 @@ class JsonSchema:
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         """Raises SpecError `schema_invalid` for what is no schema or is not supported."""
+        from jsonschema.exceptions import SchemaError
+        from referencing import Registry
+
         _check(body, 0)
         try:
-            Draft202012Validator.check_schema(body)
+            _validator().check_schema(body)
         except SchemaError as error:
             raise _invalid(f"{error.json_path}: {error.message:.200}") from None
         self.body = body
-        self._validator = _Validator(body, registry=Registry())
+        self._validator = _validator()(body, registry=Registry())
 
     def problems(self, value: Any) -> list[str]:
         """Return what is wrong with a value, each with its place; nothing when it fits."""
+        from referencing.exceptions import Unresolvable
+
         try:
             errors = sorted(self._validator.iter_errors(value), key=lambda error: list(map(str, error.absolute_path)))
         except (Unresolvable, RecursionError):

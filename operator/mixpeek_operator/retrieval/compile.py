@@ -73,6 +73,7 @@ async def compile_pipeline(
 ) -> Pipeline:
     """Validate every stage and resolve what it names. Raises SpecError with every problem."""
     declared, problems = registry.declare(retriever.stages)
+    problems += [problem for item in declared if not item.skip_errors for problem in registry.without_model(item)]
     if problems:
         raise SpecError.of(problems)
     if not collections and any(stage.stage.source and stage.stage.searches for stage in declared[:1]):

@@ -55,7 +55,7 @@ class StageRegistry:
         a problem where the registry knows which are.
         """
         declared, problems = self.declare(stages, inputs=InputSchema(input_schema).names)
-        return problems + [problem for step in declared for problem in self._without_model(step)]
+        return problems + [problem for step in declared for problem in self.without_model(step)]
 
     def declare(self, stages: Sequence[Any], *, inputs: Sequence[str] = ()) -> tuple[list[Declared], list[Problem]]:
         """Return the stages that are right, parameters validated, and every problem of the others.
@@ -85,7 +85,8 @@ class StageRegistry:
             declared.append(step)
         return declared, problems
 
-    def _without_model(self, step: Declared) -> Iterator[Problem]:
+    def without_model(self, step: Declared) -> Iterator[Problem]:
+        """Every language model of a stage that nobody configured, where the registry knows which are."""
         if self._language is None or step.stage.models is None:
             return
         for choice in step.stage.models(step.params):
