@@ -125,7 +125,7 @@ def _first_line(path: str) -> str:
 
 
 def _say(answer: object) -> None:
-    data = json.dumps(answer, allow_nan=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+    data = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     while data:
         data = data[os.write(1, data) :]
 
@@ -147,13 +147,13 @@ def _answer(program: dict[str, Any], names: dict[str, Any], compiled: CodeType, 
             value = names.get(program["result"])
         else:
             value = names[program["function"]](item)
-        size = len(json.dumps(value, allow_nan=False))
+        size = len(json.dumps(value, allow_nan=False, ensure_ascii=False).encode())
     except MemoryError:
         return {"memory": True}
     except BaseException as error:
         return {"error": _reason(error)}
     if size > program["output_bytes"]:
-        return {"error": f"the result has {size} characters of JSON; {program['output_bytes']} are allowed"}
+        return {"error": f"the result has {size} bytes of JSON; {program['output_bytes']} are allowed"}
     return {"value": value}
 
 

@@ -184,7 +184,8 @@ async def _line(process: asyncio.subprocess.Process) -> Mapping[str, Any]:
     except orjson.JSONDecodeError:
         answer = None
     if not isinstance(answer, dict):
-        raise SpecError("the code wrote to its standard output past `print`", code="code_output")
+        reason = "it returned a number beyond all doubles, or wrote to its standard output past `print`"
+        raise SpecError(f"the answer of the code is no JSON: {reason}", code="code_output")
     if answer.get("memory"):
         raise SpecError("the code needs more memory than it may have; raise `memory`", code="code_memory")
     return answer

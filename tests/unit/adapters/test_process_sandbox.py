@@ -156,6 +156,7 @@ async def test_who_gives_up_leaves_nothing_behind() -> None:
     [
         ([SYS, "os._exit(0)"], "code_died"),
         ([SYS, "sys.modules['ctypes'].string_at(0)"], "code_died"),
+        (["return 10**400"], "code_output"),
         ([SYS, "os.write(1, b'not json\\n')"], "code_output"),
         ([SYS, "os.write(1, b'[1]\\n')"], "code_output"),
         ([SYS, "while True: os.write(1, b'x' * 65536)"], "code_output"),
@@ -172,6 +173,9 @@ async def test_what_fails_is_told() -> None:
     assert "100000 are allowed" in await body("return 'x' * 200_000")
     assert "not JSON serializable" in await body("return {1, 2}")
     assert "Out of range float" in await body("return float('nan')")
+    assert "surrogates not allowed" in await body("return '\\ud800'")
+    assert await body("print('\\ud800')", "return 'é' * 40_000 + chr(0x1F600)") == "é" * 40_000 + "\U0001f600"
+    assert await body("return 10**20") == 1e20
     assert "RecursionError" in await body("return transform(doc)")
     for code, says in {
         "def transform(doc:": "line 1",
