@@ -191,3 +191,11 @@ def test_the_source_of_an_extractor_changes_only_with_its_version() -> None:
     assert [path for path, _ in immutable_changes(EXTRACTOR, old, other)] == [("source",)]
     assert immutable_changes(EXTRACTOR, old, {**other, "version": "2"}) == []
     assert immutable_changes(EXTRACTOR, old, {**old, "version": "2"}) == []
+
+
+@pytest.mark.parametrize("field", ["ray_cluster_id", "ray_head_node_url", "ray_dashboard_url"])
+def test_a_cluster_of_somebody_else_is_refused_because_jobs_carry_credentials(field: str) -> None:
+    given = subject(compute_tier="shared", **{field: "http://ray.example.com"})
+    found = compute.finding(given, compute.wanted(given), None)
+    assert (found.ok, found.stalled) == (False, True)
+    assert field in found.message

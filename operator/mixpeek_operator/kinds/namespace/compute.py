@@ -17,6 +17,7 @@ from mixpeek_operator.ports.machines import FAILED, Application, Cluster, Cluste
 
 LOOK_AGAIN_S = 5.0
 """Seconds between two looks at a cluster that is not ready, beside what a watch tells."""
+_CLUSTERS_OF_OTHERS = ("ray_cluster_id", "ray_head_node_url", "ray_dashboard_url")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 
 
@@ -39,6 +40,8 @@ class Reason(StrEnum):
     """Surfaces when the Ray cluster belongs to another resource."""
     UNAVAILABLE = "ComputeUnavailable"
     """Surfaces when a dedicated tier is asked for where none can be had."""
+    NOT_OURS = "ClusterNotOurs"
+    """Surfaces when the namespace names a Ray cluster that somebody else made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,15 @@ def finding(subject: Subject, want: Cluster | None, have: ClusterState | None) -
     def no(reason: Reason, message: str, *, stalled: bool = False) -> Finding:
         return Finding("ComputeReady", False, reason, message, stalled)
 
+    infrastructure = subject.spec.get("infrastructure") or {}
+    named = [name for name in _CLUSTERS_OF_OTHERS if infrastructure.get(name)]
+    if named:
+        # Jobs are given the credentials of the storage, and whoever has them reads every tenant's files.
+        message = (
+            f"infrastructure.{named[0]}: jobs run only on clusters that this system makes (a dedicated compute_tier) "
+            "or that its administrator names (MIXPEEK_RAY_DASHBOARD_URL); remove the field"
+        )
+        return no(Reason.NOT_OURS, message, stalled=True)
     declared = tier(subject.resource)
     if declared == "shared":
         return Finding("ComputeReady", True, Reason.SHARED)

@@ -154,13 +154,17 @@ class Infrastructure(SpecModel):
         examples=["ns_4f1q9z0a8k"],
     )
     ray_cluster_id: str | None = Field(
-        default=None, description="An existing Ray cluster to use.", examples=["ray-products"]
+        default=None,
+        description="A Ray cluster of somebody else; refused: jobs carry the storage's credentials.",
+        examples=["ray-products"],
     )
     ray_head_node_url: str | None = Field(
-        default=None, description="Address of that cluster's head.", examples=["ray://ray-head:10001"]
+        default=None,
+        description="Address of such a cluster's head; refused as well.",
+        examples=["ray://ray-head:10001"],
     )
     ray_dashboard_url: str | None = Field(
-        default=None, description="Dashboard of that cluster.", examples=["http://ray-head:8265"]
+        default=None, description="Dashboard of such a cluster; refused as well.", examples=["http://ray-head:8265"]
     )
     max_concurrent_jobs: int = Field(
         default=10, ge=1, le=1000, description="Jobs that run at the same time.", examples=[10]
