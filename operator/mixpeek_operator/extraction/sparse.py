@@ -9,7 +9,7 @@ from mixpeek_operator.ports.vectors import SparseVector
 
 
 class SparseEncoder(Protocol):
-    """BM25-style weights: term frequencies for documents, ones for queries; the store adds the IDF."""
+    """BM25-style weights: term frequencies for documents, counts for queries; the store adds the IDF."""
 
     def encode(self, language: str, texts: Sequence[str], *, purpose: str) -> list[SparseVector]:
         """One vector per text, perhaps empty; `purpose` is `document` or `query`. Thread-safe."""

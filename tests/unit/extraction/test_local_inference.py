@@ -133,7 +133,7 @@ async def test_sparse_models_are_served_too(inference: LocalInference) -> None:
     assert isinstance(query, SparseVector)
     assert set(document.indices) == set(query.indices)
     assert len(query.indices) == 2
-    assert set(query.values) == {1.0}
+    assert set(query.values) == {2.0}
     assert max(document.values) > 1.0
     many = await inference.embed("bm25-english", ["car"] * 100, purpose="query", namespace_id="ns_a")
     assert len(many) == 100
