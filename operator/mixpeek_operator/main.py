@@ -265,6 +265,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
                 await store.organizations()
             running.start("batch worker", worker.run(running.stop))
             running.start("evaluations", runs.run(running.stop))
+            language.preload()
             await manifest.recover()
             yield System(create_app(services, settings), services, bootstrap, stores.local_blobs, inference)
         finally:

@@ -6,6 +6,7 @@ The client library takes seconds to import; it is imported when it is first need
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import random
 import re
@@ -94,6 +95,7 @@ class HttpLanguageModels:
         self._places = asyncio.Semaphore(settings.llm_concurrency)
         self._library: Any = None
         self._clients: Any = None
+        self._preloading: asyncio.Task[_Asked] | None = None
 
     def named(self, choice: ModelChoice) -> ModelChoice:
         """See the port; no provider is asked."""
@@ -143,8 +145,16 @@ class HttpLanguageModels:
             code="model_answer_invalid",
         )
 
+    def preload(self) -> None:
+        """Begin to import what the default model needs, if there is one, so that no first call waits for it."""
+        with contextlib.suppress(BadRequestError):
+            self._preloading = asyncio.create_task(self._asked(self.named(ModelChoice()), ""))
+
     async def close(self) -> None:
         """Close every connection."""
+        if self._preloading is not None:
+            self._preloading.cancel()
+            await asyncio.wait([self._preloading])
         if self._clients is not None:
             await self._clients.aclose()
 

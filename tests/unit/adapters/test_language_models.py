@@ -244,6 +244,17 @@ async def test_a_key_of_ones_own(models: Models) -> None:
     assert "sk-new" not in str(caught.value)
 
 
+async def test_preloading_may_be_cut_short(models: Models) -> None:
+    models.script = [Reply("ok")]
+    async with language(**models.settings("openai")) as one:
+        one.preload()
+        await one.complete(ask(), organization="int_test")
+    async with language(**models.settings("google")) as one:
+        one.preload()
+    async with language() as one:
+        one.preload()
+
+
 async def test_no_more_calls_at_once_than_set(models: Models) -> None:
     models.script = [Reply("ok")]
     async with language(**models.settings("openai"), llm_concurrency=2) as one:
