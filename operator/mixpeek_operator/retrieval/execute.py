@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from mixpeek_operator.core.errors import InternalError, MixpeekError
@@ -20,6 +20,8 @@ from mixpeek_operator.retrieval.stage import Context, Documents, State
 
 Watch = Callable[[dict[str, Any]], None]
 """Takes an event: {event_type, execution_id, stage_name, …}."""
+_TOLD: Final = {"searched", "facets", "aggregations", "warnings", "limits", "signals"}
+_SHARED: Final = tuple(field.name for field in fields(Context) if field.name not in _TOLD)
 _NO_TIME: Final = "the execution's time is used up"
 
 
@@ -177,7 +179,7 @@ class Execution:
             self.order = item.stage.order(item.params, context.names) or self.order
         if item.output_alias is not None:
             self._known.keep(item.output_alias, output.documents)
-        if run.stopped is None:
+        if run.stopped is None and self._watch is not None:
             for each in step.items:
                 self._tell("stage_complete", each, documents=output.documents, statistics=self.statistics[each.name])
 
@@ -221,16 +223,7 @@ class Execution:
     async def _compute(self, step: Step, first: bool, partly: _Part) -> Output:
         item, names = step.stage, self.context.names
         documents = self.documents
-        # A step tells what it found out in a context of its own, so that this can be kept, and others run beside it.
-        context = replace(
-            self.context,
-            searched=list(self.context.searched),
-            facets=[],
-            aggregations={},
-            warnings=[],
-            limits=[],
-            signals=[],
-        )
+        context = _own_part(self.context)
         filters: list[Filter | None] = []
         if first:
             filters.append(self._filter)
@@ -387,6 +380,8 @@ class Execution:
     # -- who watches
 
     def _tell_start(self, steps: Sequence[Step]) -> None:
+        if self._watch is None:
+            return
         for step in steps:
             for item in step.items:
                 self._tell("stage_start", item)
@@ -409,6 +404,19 @@ class Execution:
                 },
             }
         )
+
+
+def _own_part(context: Context) -> Context:
+    """The same context, to tell what one step finds out: so that this can be kept, and others run beside it.
+
+    `dataclasses.replace` does the same and takes longer than many a stage.
+    """
+    own = object.__new__(Context)
+    for name in _SHARED:
+        setattr(own, name, getattr(context, name))
+    own.searched = list(context.searched)
+    own.facets, own.aggregations, own.warnings, own.limits, own.signals = [], {}, [], [], []
+    return own
 
 
 def _tokens(entry: Mapping[str, Any]) -> int:

@@ -67,7 +67,19 @@ class Trail:
     def __init__(self, stamp: str, inputs: Mapping[str, Any], filter: Filter | None) -> None:
         self._inputs = inputs
         self._base = digest([__version__, stamp, to_wire(filter)])
-        self.at: str | None = self._base
+        self._at: str | None = self._base
+        self._passed: list[Sequence[Step]] = []
+
+    @property
+    def at(self) -> str | None:
+        """The trail so far; what was passed by is taken into it only when somebody asks."""
+        for steps in self._passed:
+            if self._at is not None and all(step.rule.repeatable for step in steps):
+                self._at = digest([self._after(step, self._at) for step in steps])
+            else:
+                self._at = None
+        self._passed.clear()
+        return self._at
 
     def key(self, step: Step, documents: Documents, searched: Sequence[str]) -> str:
         """Return what the step's output depends on."""
@@ -78,18 +90,17 @@ class Trail:
 
     def known_key(self, step: Step) -> str | None:
         """The same without documents; None where only they would tell."""
-        return None if self.at is None else self._after(step, self.at)
+        at = self.at
+        return None if at is None else self._after(step, at)
 
     def pass_by(self, steps: Sequence[Step]) -> None:
         """Go on behind steps that ran on the same documents."""
-        if self.at is not None and all(step.rule.repeatable for step in steps):
-            self.at = digest([self._after(step, self.at) for step in steps])
-        else:
-            self.at = None
+        self._passed.append(steps)
 
     def lose(self) -> None:
         """Something happened that another execution may not see."""
-        self.at = None
+        self._passed.clear()
+        self._at = None
 
     def _after(self, step: Step, at: str) -> str:
         names = step.rule.inputs
@@ -117,10 +128,6 @@ class StageOutputs:
         if not await self._dependencies.hold(kept.pop("marks")):
             return None
         return Output(**kept)
-
-    async def has(self, key: str) -> bool:
-        """Whether something is kept."""
-        return await self._shelf.get(self._prefix + key) is not None
 
     def keep(self, key: str, output: Output, ttl_s: float) -> None:
         """Keep what a stage made; what does not fit into JSON is left."""
