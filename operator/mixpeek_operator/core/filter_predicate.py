@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import methodcaller
 from typing import Any, Final
 
 from mixpeek_operator.core import filter_values
@@ -16,7 +17,6 @@ from mixpeek_operator.core.filters import And, Compare, Filter, Operator, Or, ma
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 
-_ABSENT: Final = object()
 _EXACT: Final = 2**53
 """Up to here an integer is one double, and doubles are what numbers are compared as."""
 _ORDERED: Final[dict[Operator, Callable[[Any, Any], bool]]] = {
@@ -59,12 +59,10 @@ def _member(condition: Compare, wanted: list[Any], inside: bool, plainly: Predic
     # Apart by kind, since True, 1 and 1.0 are equal to Python.
     texts = frozenset(value for value in wanted if type(value) is str)
     numbers = frozenset(value for value in wanted if type(value) in (int, float))
-    keys = filter_values.segments(condition.field)
+    read = _reader(condition.field)
 
     def test(document: Mapping[str, Any]) -> bool:
-        value: Any = document
-        for key in keys:
-            value = value.get(key, _ABSENT) if type(value) is dict else _ABSENT
+        value = read(document)
         kind = type(value)
         if kind is str:
             return (value in texts) is inside
@@ -76,18 +74,31 @@ def _member(condition: Compare, wanted: list[Any], inside: bool, plainly: Predic
 
 
 def _ordered(condition: Compare, holds: Callable[[Any, Any], bool], wanted: float, plainly: Predicate) -> Predicate:
-    keys = filter_values.segments(condition.field)
+    read = _reader(condition.field)
 
     def test(document: Mapping[str, Any]) -> bool:
-        value: Any = document
-        for key in keys:
-            value = value.get(key, _ABSENT) if type(value) is dict else _ABSENT
+        value = read(document)
         kind = type(value)
         if kind is float or (kind is int and -_EXACT < value < _EXACT):
             return holds(value, wanted)
         return plainly(document)
 
     return test
+
+
+def _reader(path: str) -> Callable[[Mapping[str, Any]], Any]:
+    """What stands at a path through objects alone; something that is no plain value for any other."""
+    keys = filter_values.segments(path)
+    if len(keys) == 1:
+        return methodcaller("get", keys[0])
+
+    def read(document: Mapping[str, Any]) -> Any:
+        value: Any = document
+        for key in keys:
+            value = value.get(key) if type(value) is dict else None
+        return value
+
+    return read
 
 
 def _is_plain(value: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Any, Final
 
 from mixpeek_operator.retrieval import paths
@@ -19,17 +18,21 @@ def sort(documents: Documents, field: str, *, descending: bool, missing_last: bo
 
     Numbers and booleans compare as numbers, ISO 8601 dates as times, texts as texts; a mixture compares as text.
     """
-    present: list[tuple[Any, dict[str, Any]]] = []
-    missing: Documents = []
-    for document in documents:
-        value = document[field] if field in document else paths.read(document, field)
-        if value is paths.ABSENT or value is None or value != value:
-            missing.append(document)
-        else:
-            present.append((value, document))
-    key = _key([value for value, _ in present])
-    present.sort(key=itemgetter(0) if key is None else lambda pair: key(pair[0]), reverse=descending)
-    ordered = [document for _, document in present]
+    values = [document[field] if field in document else paths.read(document, field) for document in documents]
+    present = [place for place, value in enumerate(values) if value is not None and value == value]
+    if paths.ABSENT in values:
+        present = [place for place in present if values[place] is not paths.ABSENT]
+    key = _key([values[place] for place in present])
+    order = sorted(
+        present,
+        key=values.__getitem__ if key is None else lambda place: key(values[place]),
+        reverse=descending,
+    )
+    ordered = [documents[place] for place in order]
+    if len(ordered) == len(documents):
+        return ordered
+    there = set(present)
+    missing = [document for place, document in enumerate(documents) if place not in there]
     return ordered + missing if missing_last else missing + ordered
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 
 from mixpeek_operator.retrieval import paths
-
-_NUMBERS: Final = frozenset((int, float))
-_EXACT: Final = 2**53
 
 
 def mark(value: Any, *, fold: bool = False) -> bytes:
@@ -34,11 +31,16 @@ def number(value: Any) -> float | int | None:
 
 def score(document: Mapping[str, Any], field: str = "score") -> float:
     """Return a document's score, 0 when it has none."""
-    value = document[field] if field in document else paths.read(document, field)
-    if type(value) in _NUMBERS and -_EXACT < value < _EXACT:
-        return float(value)
-    found = number(value)
+    found = number(paths.read(document, field))
     return 0.0 if found is None else float(found)
+
+
+def scores(documents: Sequence[Mapping[str, Any]], field: str) -> list[float]:
+    """Return the scores of documents, as `score` does of one."""
+    values = [document[field] if field in document else paths.read(document, field) for document in documents]
+    if set(map(type, values)) == {float} and all(map(math.isfinite, values)):
+        return values
+    return [0.0 if found is None else float(found) for found in map(number, values)]
 
 
 def present(document: Mapping[str, Any], path: str) -> Any:

@@ -67,7 +67,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     high = None if params.max_value is None else known(params.max_value, names, "max_value")
     if low is not None and high is not None:
         _check(low, high)
-    scores = [_values.score(document, field) for document in state.documents]
+    scores = _values.scores(state.documents, field)
     method = known(params.method, names, "method")
     if not scores:
         return []
@@ -90,11 +90,15 @@ def _min_max(scores: Sequence[float], low: float | None, high: float | None) -> 
     least = min(scores) if low is None else low
     most = max(scores) if high is None else high
     # Halves, as the distance of two finite numbers may be infinite.
-    span = most / 2 - least / 2
+    half = least / 2
+    span = most / 2 - half
     if span <= 0.0:
         # All are equal, or beyond the one border that is given.
         return [1.0 if score >= least else 0.0 for score in scores]
-    return [min(1.0, max(0.0, (score / 2 - least / 2) / span)) for score in scores]
+    scaled = [(score / 2 - half) / span for score in scores]
+    if low is None and high is None:
+        return scaled
+    return [min(1.0, max(0.0, score)) for score in scaled]
 
 
 def _z_score(scores: Sequence[float]) -> list[float]:
