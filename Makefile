@@ -7,10 +7,10 @@ ARGS ?=
 # Compiled code is kept beside the source, so that every start but the first is quick.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help quickstart test e2e bench lint fix generate lock package clean
+.PHONY: help quickstart test e2e bench bench-quality lint fix generate lock package clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 16
 
 quickstart: $(VENV)/.models ## start a server, apply an example, ingest it, search it
 	@$(BIN)/python -m examples.quickstart $(ARGS)
@@ -23,6 +23,9 @@ e2e: $(VENV)/.dev ## install, use and remove it on a real cluster of one node (r
 
 bench: $(VENV)/.bench ## measure against the bare parts on this machine
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-quality: $(VENV)/.dev ## measure search on a judged set: make bench-quality DATA=folder (NAME.ALL, .QRY, .REL)
+	@$(BIN)/python -m tests.benchmarks.quality $(DATA)
 
 lint: $(VENV)/.dev ## style, types, import arrows, generated files
 	@$(BIN)/ruff check .
