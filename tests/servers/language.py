@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -58,8 +57,6 @@ class Models:
     def __init__(self) -> None:
         self.script: list[Reply | Callable[[Asked], Reply]] = []
         self.asked: list[Asked] = []
-        self.most_at_once = 0
-        self._now = 0
         self._lock = threading.Lock()
         models = self
 
@@ -68,8 +65,7 @@ class Models:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with models._entered():
-                    status, headers, answer = models._answer(self.path, dict(self.headers.items()), body)
+                status, headers, answer = models._answer(self.path, dict(self.headers.items()), body)
                 payload = json.dumps(answer).encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
@@ -100,15 +96,6 @@ class Models:
             "google": {"google_base_url": self.url, "google_api_key": "sk-google"},
         }
         return {name: value for one in providers or known for name, value in known[one].items()}
-
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
-        with self._lock:
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
-        yield
-        with self._lock:
-            self._now -= 1
 
     def _answer(
         self, path: str, headers: dict[str, str], body: dict[str, Any]
