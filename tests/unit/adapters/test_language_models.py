@@ -257,17 +257,18 @@ async def test_preloading_may_be_cut_short(models: Models) -> None:
 
 
 async def test_no_more_calls_at_once_than_set(models: Models) -> None:
-    go_on = threading.Event()
+    loop, two, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def held(asked: Asked) -> Reply:
+        if len(models.asked) >= 2:
+            loop.call_soon_threadsafe(two.set)
         go_on.wait(60)
         return Reply("ok")
 
     models.script = [held]
     async with language(**models.settings("openai"), llm_concurrency=2) as one:
         calls = [asyncio.create_task(one.complete(ask(str(index)), organization="int_test")) for index in range(12)]
-        while len(models.asked) < 2:
-            await asyncio.sleep(0.01)
+        await two.wait()
         # Time for a third one to come, if it could.
         await asyncio.sleep(0.3)
         at_once = len(models.asked)
