@@ -83,7 +83,9 @@ def isolate(memory_bytes: int, cpu_s: int) -> list[str]:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, 0),
     ):
-        resource.setrlimit(what, (limit, limit))
+        allowed = resource.getrlimit(what)[1]
+        most = limit if allowed == resource.RLIM_INFINITY else min(limit, allowed)
+        resource.setrlimit(what, (most, most))
     _forbid(libc, *_MACHINES[machine])
     _check()
     return layers

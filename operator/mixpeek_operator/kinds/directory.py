@@ -198,13 +198,12 @@ class StoreDirectory:
     def _taxonomy(self, resource: Resource, owner: Resource) -> TaxonomyInfo:
         config: Mapping[str, Any] = resource.spec.get("config") or {}
         flat = config.get("source_collection")
+        nodes = [flat] if flat else config.get("hierarchical_nodes") or ()
         return TaxonomyInfo(
             id=resource.id,
             name=resource.name,
             hierarchical=config.get("taxonomy_type") == "hierarchical",
-            levels=tuple(
-                self._level(config, node, owner) for node in ([flat] if flat else config.get("hierarchical_nodes") or ())
-            ),
+            levels=tuple(self._level(config, node, owner) for node in nodes),
             path_field=config.get("path_field"),
             path_separator=str(config.get("path_separator") or "/"),
         )
