@@ -232,6 +232,49 @@ def test_a_benchmark(library: Library, documents: dict[str, str], dense: str, sp
     assert library.place.http.post("/v1/retrievers/benchmarks", json=nobody).status_code == 404
 
 
+def test_a_dataset_of_what_users_wanted(library: Library, documents: dict[str, str]) -> None:
+    api, id = mixpeek.RetrieverEvaluationsApi(library.place.api), retriever(library, search(URI))
+    for session in range(3):
+        for text in ("hot soup all day", "camping shelter")[: 1 + session // 2]:
+            record(
+                library.place,
+                feature_id=documents[QUERIES[text]],
+                retriever_id=id,
+                session_id=f"wanted_{session}",
+                query_snapshot={"query": text},
+            )
+    request = mixpeek.GenerateFromInteractionsRequest.from_dict({"min_interactions": 3})
+    made = api.generate_dataset_from_interactions_retrievers_id_evaluations(
+        id, generate_from_interactions_request=request
+    )
+    (query,) = made.queries
+    assert query.query_input == {"query": "hot soup all day"}
+    assert query.relevant_documents == [documents["Soup stays hot"]]
+    answer = library.place.http.post(
+        f"/v1/retrievers/{id}/evaluations/generate-from-interactions", json={"min_interactions": 4}
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "too_few_interactions")
+
+
+def test_predictions_are_scored(library: Library) -> None:
+    api = mixpeek.RetrieverEvaluationsApi(library.place.api)
+    request = mixpeek.ScorePredictionsRequest.from_dict(
+        {
+            "items": [
+                {"predicted": ["a", "b", "b"], "ground_truth": ["a"]},
+                {"predicted": [], "ground_truth": ["a"]},
+                {"predicted": [], "ground_truth": []},
+            ]
+        }
+    )
+    assert request is not None
+    scored = api.score_predictions_evaluations(request)
+    assert scored.per_item[0] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3)}
+    assert [item["recall"] for item in scored.per_item] == [1.0, 0.0, 1.0]
+    assert scored.aggregate["precision"] == 0.5
+    assert library.place.http.post("/v1/evaluations/score", json={"predicted": ["a"]}).status_code == 422
+
+
 def test_signals_and_tuning(library: Library) -> None:
     api = mixpeek.AnalyticsRetrieversApi(library.place.api)
     id = retriever(library, search(URI), search(WORDS))

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import Directory
 from mixpeek_operator.core.errors import ConflictError, MixpeekError, NotFoundError, SpecError
-from mixpeek_operator.core.filters import all_of, equals
+from mixpeek_operator.core.filters import Compare, Operator, all_of, equals
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion.records import namespace_of, timestamp
 from mixpeek_operator.ingestion.tasks import OPEN, Tasks, TaskStatus, task_record, task_write
 from mixpeek_operator.ports.metadata import MetadataStore, Write
-from mixpeek_operator.relevance.datasets import Datasets, judgments
+from mixpeek_operator.relevance.datasets import MAX_QUERIES, DatasetCreate, Datasets, JudgedQuery, judgments
+from mixpeek_operator.relevance.interactions import InteractionType
 from mixpeek_operator.relevance.metrics import METRICS, Judgments, mean
 from mixpeek_operator.relevance.replay import Replayer
 from mixpeek_operator.relevance.runs import PRIVATE, HeldRun
+from mixpeek_operator.relevance.sessions import MAX_INTERACTIONS
+from mixpeek_operator.retrieval.feedback import TABLE as INTERACTIONS
 
 TABLE: Final = "evaluations"
 TASK_TYPE: Final = "api_evaluations_run"
@@ -55,6 +61,21 @@ class EvaluationStart(BaseModel):
 
     dataset_name: str = Field(min_length=1, description="The dataset, by name or id.")
     evaluation_config: EvaluationConfig | None = Field(default=None, description="What is measured.")
+
+
+class DatasetFromInteractions(BaseModel):
+    """A dataset to be made of what users wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset_name: str | None = Field(default=None, min_length=1, max_length=200, description="auto_<retriever>_<date>.")
+    min_interactions: int = Field(default=5, ge=1, description="Least interactions of a query that is taken.")
+    lookback_days: int = Field(default=30, ge=1, le=365, description="Days of interactions to look at.")
+    positive_interaction_types: list[InteractionType] = Field(
+        default=[InteractionType(name) for name in ("click", "purchase", "positive_feedback", "bookmark", "share")],
+        min_length=1,
+        description="Interactions that say a document was wanted.",
+    )
 
 
 class Evaluations:
@@ -123,6 +144,45 @@ class Evaluations:
             "status": "pending",
             "created_at": now,
         }
+
+    async def dataset_of(self, scope: Scope, retriever: str, given: DatasetFromInteractions) -> dict[str, Any]:
+        """Store a dataset of the queries and documents of a retriever's interactions.
+
+        Raises SpecError when no query has enough, AlreadyExistsError when the name is taken.
+        """
+        namespace_id = namespace_of(scope)
+        found = await self._directory.retriever(namespace_id, retriever)
+        now = self._clock.now()
+        since = Compare("timestamp", Operator.GTE, timestamp(now - timedelta(days=given.lookback_days)))
+        records = await self._metadata.find(
+            INTERACTIONS,
+            namespace_id,
+            filter=all_of(equals("retriever_id", found.id), since),
+            sort=(("timestamp", "desc"),),
+            limit=MAX_INTERACTIONS,
+        )
+        queries: dict[bytes, tuple[dict[str, Any], Counter[str]]] = {}
+        for record in records:
+            query = record.body.get("query_snapshot")
+            if query and set(record.body["interaction_type"]) & set(given.positive_interaction_types):
+                key = orjson.dumps(query, option=orjson.OPT_SORT_KEYS)
+                queries.setdefault(key, (query, Counter()))[1][str(record.body["feature_id"])] += 1
+        judged = [
+            JudgedQuery(query_id=f"q{number}", query_input=query, relevant_documents=list(wanted))
+            for number, (query, wanted) in enumerate(queries.values(), start=1)
+            if wanted.total() >= given.min_interactions
+        ]
+        if not judged:
+            raise SpecError(
+                f"none of {len(queries)} queries has {given.min_interactions} interactions of the last "
+                f"{given.lookback_days} days",
+                code="too_few_interactions",
+            )
+        name = given.dataset_name or f"auto_{found.id}_{now:%Y-%m-%d}"
+        metadata = {"retriever_id": found.id, "lookback_days": given.lookback_days}
+        return await self._datasets.create(
+            scope, DatasetCreate(dataset_name=name, queries=judged[:MAX_QUERIES], metadata=metadata)
+        )
 
     async def find(
         self, scope: Scope, retriever: str, *, status: str | None, dataset_name: str | None, page: int, page_size: int

@@ -11,11 +11,12 @@ from mixpeek_operator.api import bodies
 from mixpeek_operator.api.lists import MAX_LIMIT
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
-from mixpeek_operator.api.scope import Namespaced
+from mixpeek_operator.api.scope import Namespaced, OfOrganization
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.relevance.benchmarks import BenchmarkCreate
 from mixpeek_operator.relevance.datasets import DatasetCreate
-from mixpeek_operator.relevance.evaluations import EvaluationStart, Status
+from mixpeek_operator.relevance.evaluations import DatasetFromInteractions, EvaluationStart, Status
+from mixpeek_operator.relevance.predictions import Predictions, score
 
 DATASETS = "/v1/retrievers/evaluations/datasets"
 EVALUATIONS = "/v1/retrievers/{retriever_id}/evaluations"
@@ -63,6 +64,20 @@ def _evaluations(routes: Routes, services: Services) -> None:
         body: Annotated[EvaluationStart, Depends(bodies.body(EvaluationStart))],
     ) -> Json:
         return Json(await services.evaluations.start(where, retriever_id, body), status_code=202)
+
+    @routes.post(f"{EVALUATIONS}/generate-from-interactions", summary="Create a dataset of what users wanted")
+    async def generate_dataset(
+        where: Namespaced,
+        retriever_id: str,
+        body: Annotated[DatasetFromInteractions, Depends(bodies.body(DatasetFromInteractions))],
+    ) -> Json:
+        return Json(await services.evaluations.dataset_of(where, retriever_id, body))
+
+    @routes.post("/v1/evaluations/score", summary="Measure predictions; stores nothing", permission="read")
+    async def score_predictions(
+        where: OfOrganization, body: Annotated[Predictions, Depends(bodies.body(Predictions))]
+    ) -> Json:
+        return Json(score(body))
 
     @routes.get(EVALUATIONS, summary="List a retriever's evaluations")
     async def list_evaluations(
