@@ -14,13 +14,13 @@ from mixpeek_operator.retrieval.keeping import NEVER, AnswerRule, StageRule, ans
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.stage import Compilation
 
-Mark = tuple[str, str] | None
-"""A collection's id and the signature of its configuration; None for one that does not exist."""
+Mark = tuple[str, str, str] | None
+"""A collection's id, its incarnation and the signature of its configuration; None for one that does not exist."""
 
 
 def mark_of(collection: CollectionInfo) -> Mark:
     """Return what a compiled pipeline depends on of a collection."""
-    return collection.id, collection.config_signature
+    return collection.id, collection.incarnation, collection.config_signature
 
 
 @dataclass(frozen=True, slots=True)

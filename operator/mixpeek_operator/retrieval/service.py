@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.directory import CollectionInfo, Directory, NamespaceInfo, RetrieverInfo, TaxonomyInfo
+from mixpeek_operator.core.directory import CollectionInfo, Directory, NamespaceInfo, TaxonomyInfo
 from mixpeek_operator.core.errors import BadRequestError, MixpeekError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Filter, parse
 from mixpeek_operator.core.links import Links
@@ -26,16 +26,17 @@ from mixpeek_operator.ports.signatures import IndexSignatures
 from mixpeek_operator.ports.vectors import VectorStore, not_provisioned
 from mixpeek_operator.ports.web_search import WebSearch
 from mixpeek_operator.retrieval import pagination, search, wire
-from mixpeek_operator.retrieval.compile import Mark, Pipeline, compile_pipeline, mark_of
+from mixpeek_operator.retrieval.compile import Pipeline
 from mixpeek_operator.retrieval.delivery import with_links, with_vectors
 from mixpeek_operator.retrieval.dependencies import Dependencies
 from mixpeek_operator.retrieval.execute import Execution, Watch
-from mixpeek_operator.retrieval.explain import plan_of
+from mixpeek_operator.retrieval.explain import Caching, plan_of
 from mixpeek_operator.retrieval.feedback import Feedback
 from mixpeek_operator.retrieval.history import History
 from mixpeek_operator.retrieval.keeping import digest
 from mixpeek_operator.retrieval.kept import Answers, Kept, Shelf, prefix
-from mixpeek_operator.retrieval.outputs import StageOutputs
+from mixpeek_operator.retrieval.outputs import StageOutputs, Trail
+from mixpeek_operator.retrieval.pipelines import Pipelines
 from mixpeek_operator.retrieval.progress import stream
 from mixpeek_operator.retrieval.query import Query
 from mixpeek_operator.retrieval.registry import StageRegistry
@@ -44,7 +45,6 @@ from mixpeek_operator.retrieval.wire import Answer
 
 MAX_NESTING: Final = 3
 """Retrievers inside retrievers, through `document_enrich`."""
-_MAX_PIPELINES: Final = 1000
 
 
 class Retrieval:
@@ -86,7 +86,7 @@ class Retrieval:
         self.history = History(metadata)
         self.feedback = Feedback(metadata, clock)
         self._embedders = Embedders(metadata, vectors, clock)
-        self._pipelines: dict[tuple[str, str], tuple[tuple[Any, ...], Pipeline]] = {}
+        self._pipelines = Pipelines(directory, self._registry)
 
     def stages(self, category: str | None = None) -> list[dict[str, Any]]:
         """The stage catalogue in wire shape."""
@@ -100,7 +100,7 @@ class Retrieval:
         `recorded` False keeps it out of the history. Raises NotFoundError, SpecError with every problem of the
         inputs, BadRequestError for a foreign page token, and whatever a stage raises that is not to be skipped.
         """
-        pipeline = await self._declared(await self._namespace(scope), identifier)
+        pipeline = await self._pipelines.declared(await self._namespace(scope), identifier)
         return (await self._run(self._query(scope, pipeline, request), recorded=recorded))[1]
 
     async def execute_adhoc(
@@ -108,7 +108,7 @@ class Retrieval:
     ) -> dict[str, Any]:
         """Run the stages of a request body that names collections, stages and inputs; nothing is stored but history."""
         namespace = await self._namespace(scope)
-        pipeline = await self._compile(namespace, wire.adhoc(namespace, body))
+        pipeline = await self._pipelines.compiled(namespace, wire.adhoc(namespace, body))
         return (await self._run(self._query(scope, pipeline, body), watch=watch))[1]
 
     async def answer(
@@ -119,7 +119,7 @@ class Retrieval:
         Equal requests at the same time compute one answer. `skip_cache` asks for a fresh one, which is then kept.
         """
         began = self._clock.monotonic()
-        pipeline = await self._declared(await self._namespace(scope), identifier)
+        pipeline = await self._pipelines.declared(await self._namespace(scope), identifier)
         query = self._query(scope, pipeline, request)
         ttl_s = self._ttl(query)
         if ttl_s <= 0:
@@ -162,9 +162,9 @@ class Retrieval:
         """
         namespace = await self._namespace(scope)
         if identifier is None:
-            pipeline = await self._compile(namespace, wire.adhoc(namespace, request))
+            pipeline = await self._pipelines.compiled(namespace, wire.adhoc(namespace, request))
         else:
-            pipeline = await self._declared(namespace, identifier)
+            pipeline = await self._pipelines.declared(namespace, identifier)
         self._query(scope, pipeline, request)
 
         async def last(watch: Watch) -> bytes:
@@ -189,18 +189,36 @@ class Retrieval:
         }
 
     async def explain(self, scope: Scope, identifier: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The plan of a retriever with estimates; runs nothing, only counts the collections' documents."""
+        """The plan of a retriever with estimates; runs nothing, counts documents and looks what is kept.
+
+        With inputs it says what is kept for just this request.
+        """
         namespace = await self._namespace(scope)
-        pipeline = await self._declared(namespace, identifier)
-        inputs = request.get("inputs")
-        if inputs:
-            pipeline.inputs.check(inputs)
+        pipeline = await self._pipelines.declared(namespace, identifier)
+        caching = Caching()
+        if request.get("inputs"):
+            caching = await self._kept(self._query(scope, pipeline, request))
         documents = 0
         if pipeline.collections:
             inside = search.in_collections([collection.id for collection in pipeline.collections])
             if await self._vectors.describe(namespace.vector_collection) is not None:
                 documents = await self._vectors.count(namespace.vector_collection, inside)
-        return plan_of(pipeline, documents)
+        return plan_of(pipeline, documents, caching)
+
+    async def _kept(self, query: Query) -> Caching:
+        """What a request would find: the whole answer, and the outputs of stages as far as nothing has to run."""
+        pipeline = query.pipeline
+        stamp, place = await self._stamp(pipeline), prefix(pipeline.namespace.id, pipeline.retriever.id)
+        whole = self._ttl(query) > 0 and await self._shelf.get(f"{place}answer:{query.key(stamp)}") is not None
+        trail, stages = Trail(stamp, query.inputs, query.filter), set()
+        for step in pipeline.steps:
+            key = trail.known_key(step)
+            if key is None or step.beside:
+                break
+            if step.rule.ttl_s > 0 and await self._shelf.get(f"{place}stage:{key}") is not None:
+                stages.add(step.stage.name)
+            trail.pass_by([step])
+        return Caching(whole, frozenset(stages))
 
     async def executions(self, scope: Scope, identifier: str | None, query: ListQuery) -> ListPage:
         """Summaries of a retriever's executions, newest first; of all, ad hoc ones too, without an identifier."""
@@ -360,9 +378,9 @@ class Retrieval:
                 raise SpecError(f"retrievers may be nested {MAX_NESTING} deep", code="nesting_too_deep")
             if isinstance(retriever, str):
                 await dependencies.add("retriever", retriever)
-                inner = await self._declared(namespace, retriever)
+                inner = await self._pipelines.declared(namespace, retriever)
             else:
-                inner = await self._compile(namespace, wire.adhoc(namespace, retriever))
+                inner = await self._pipelines.compiled(namespace, wire.adhoc(namespace, retriever))
             for collection in inner.reads:
                 await dependencies.add("collection", collection.id)
             given = {key: value for key, value in inputs.items() if value is not None}
@@ -410,49 +428,6 @@ class Retrieval:
         if scope.namespace_id is None:
             raise BadRequestError("name a namespace in the X-Namespace header", code="namespace_required")
         return await self._directory.namespace(scope.organization, scope.namespace_id)
-
-    async def _declared(self, namespace: NamespaceInfo, identifier: str) -> Pipeline:
-        return await self._pipeline(namespace, await self._directory.retriever(namespace.id, identifier))
-
-    async def _pipeline(self, namespace: NamespaceInfo, retriever: RetrieverInfo) -> Pipeline:
-        """The compiled pipeline, from memory while neither the retriever nor any collection it names has changed."""
-        collections = await self._collections(namespace, retriever)
-        key = (namespace.id, retriever.id)
-        version = (retriever.version, *(mark_of(collection) for collection in collections))
-        known = self._pipelines.get(key)
-        if known is not None and known[0] == version and await self._current(namespace, known[1].named):
-            return known[1]
-        pipeline = await self._compile(namespace, retriever, collections)
-        if len(self._pipelines) >= _MAX_PIPELINES:
-            self._pipelines.pop(next(iter(self._pipelines)))
-        self._pipelines[key] = (version, pipeline)
-        return pipeline
-
-    async def _compile(
-        self, namespace: NamespaceInfo, retriever: RetrieverInfo, collections: tuple[CollectionInfo, ...] | None = None
-    ) -> Pipeline:
-        async def find(identifier: str) -> CollectionInfo:
-            return await self._directory.collection(namespace.id, identifier)
-
-        if collections is None:
-            collections = await self._collections(namespace, retriever)
-        return await compile_pipeline(self._registry, retriever, namespace, collections, find)
-
-    async def _current(self, namespace: NamespaceInfo, named: Mapping[str, Mark]) -> bool:
-        """Whether what the stages name is what it was."""
-        for identifier, mark in named.items():
-            try:
-                found: Mark = mark_of(await self._directory.collection(namespace.id, identifier))
-            except NotFoundError:
-                found = None
-            if found != mark:
-                return False
-        return True
-
-    async def _collections(self, namespace: NamespaceInfo, retriever: RetrieverInfo) -> tuple[CollectionInfo, ...]:
-        return tuple(
-            [await self._directory.collection(namespace.id, identifier) for identifier in retriever.collection_ids]
-        )
 
 
 def _etag(key: str, kept: Kept) -> str:

@@ -27,6 +27,7 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.ingestion.signatures import Signatures
 from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.ports.vectors import Point, SparseVector, Vector, VectorParams
+from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
 
 DENSE = "text_extractor_v1_embedding"
@@ -97,16 +98,21 @@ class World:
         self.outbound = GuardedClient(allow_cidrs="127.0.0.0/8", clock=self.clock)
         self.secrets = StoredSecrets(self.metadata, b"k" * 32, clock=self.clock)
         self.signatures = Signatures(self.metadata, self.vectors, self.clock)
-        self.use_cache(MemoryCache(10_000_000, self.clock))
+        self.cache: Any = MemoryCache(10_000_000, self.clock)
+        self.use_registry(None)
 
     def use_cache(self, cache: Any) -> None:
         """Put the service together with another cache."""
         self.cache = cache
+        self.use_registry(None)
+
+    def use_registry(self, registry: StageRegistry | None) -> None:
+        """Put the service together with other stages."""
         links = Links(self.blobs, expires_s=60)
         self.retrieval = Retrieval(
-            self, self.vectors, self.inference, self.metadata, cache, self.clock, links,
+            self, self.vectors, self.inference, self.metadata, self.cache, self.clock, links,
             outbound=self.outbound, secrets=self.secrets, sandbox=ProcessSandbox(),
-            signatures=self.signatures,
+            signatures=self.signatures, registry=registry,
         )  # fmt: skip
 
     async def start(self) -> World:
