@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
+from mixpeek_operator.access.connections import Connections
 from mixpeek_operator.access.keys import Keys
 from mixpeek_operator.access.organizations import Bootstrap, Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
@@ -20,6 +21,7 @@ from mixpeek_operator.adapters.language_models import HttpLanguageModels
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.outbound import GuardedClient
 from mixpeek_operator.adapters.process_sandbox import ProcessSandbox
+from mixpeek_operator.adapters.sql import SqlDrivers
 from mixpeek_operator.api.app import create_app
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.clock import SystemClock
@@ -61,9 +63,9 @@ from mixpeek_operator.relevance.benchmarks import Benchmarks
 from mixpeek_operator.relevance.datasets import Datasets
 from mixpeek_operator.relevance.evaluations import Evaluations
 from mixpeek_operator.relevance.interactions import InteractionLog
+from mixpeek_operator.relevance.performance import Performance
 from mixpeek_operator.relevance.replay import Replayer
 from mixpeek_operator.relevance.runs import Runs
-from mixpeek_operator.relevance.performance import Performance
 from mixpeek_operator.relevance.tuning import Tuning
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.service import Retrieval
@@ -150,6 +152,8 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         signatures = Signatures(metadata, vectors, clock)
         derived = DerivedDocuments(vectors, directory, signatures)
         outbound = GuardedClient(allow_cidrs=settings.outbound_allow_cidrs, clock=clock)
+        drivers = SqlDrivers(outbound, settings.sqlite_path)
+        connections = Connections(metadata, kept_secrets, drivers, clock=clock)
         links = Links(blobs, expires_s=settings.signed_url_expiry_s)
         objects = Objects(
             metadata, blobs, directory, clock, BlobIntake(blobs, metadata, GuardedFetch(outbound)), derived, links
@@ -222,6 +226,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             users=users,
             keys=keys,
             secrets=kept_secrets,
+            connections=connections,
             directory=directory,
             catalog=catalog,
             kinds=kinds,

@@ -13,6 +13,7 @@ from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.ports.blobs import BlobStore
 
 if TYPE_CHECKING:
+    from mixpeek_operator.access.connections import Connections
     from mixpeek_operator.access.keys import Keys
     from mixpeek_operator.access.organizations import Organizations
     from mixpeek_operator.access.users import Users
@@ -85,6 +86,7 @@ class Services:
     catalog: Catalog
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     """By name: `Bucket`."""
+    connections: Connections = _ABSENT
     resources: Resources = _ABSENT
     manifest: ManifestService = _ABSENT
     objects: Objects = _ABSENT

@@ -169,6 +169,9 @@ class Settings(BaseSettings):
     llm_credits_per_million_tokens: float = Field(
         default=100.0, ge=0, description="Credits of a million tokens of a model whose price is not known."
     )
+    sqlite_path: Path | None = Field(
+        default=None, description="Folder whose SQLite files connections may read; none can be read when unset."
+    )
     exa_api_key: SecretStr | None = Field(
         default=None, description="Key for web search of organizations without a secret exa_api_key of their own."
     )

@@ -26,6 +26,7 @@ from mixpeek_operator.ports.language import LanguageModels, ModelChoice
 from mixpeek_operator.ports.outbound import Outbound
 from mixpeek_operator.ports.sandbox import Sandbox
 from mixpeek_operator.ports.secrets import Secrets
+from mixpeek_operator.ports.sql import Databases
 from mixpeek_operator.ports.vectors import VectorStore
 from mixpeek_operator.ports.web_search import WebSearch
 from mixpeek_operator.retrieval.feedback import Feedback
@@ -115,6 +116,8 @@ class Context:
     """What the execution's history tells of how it came about: {signal_type, signal_data}."""
     user_id: str | None = None
     """Who asks, when the request says so."""
+    databases: Databases | None = None
+    """The organization's connections to databases; None where the server was put together without them."""
     web_search: WebSearch | None = None
     """Search of the web; None where the server was put together without it."""
     language: LanguageModels | None = None
