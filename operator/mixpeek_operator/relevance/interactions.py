@@ -136,7 +136,7 @@ class InteractionLog:
             await self._metadata.put(TABLE, namespace_id, body["interaction_id"], body, if_version=0)
         except AlreadyExistsError:
             return {**answer, "interaction_id": None, "deduplicated": True}
-        self._feedback.changed(namespace_id, str(body.get("retriever_id", "")))
+        self._feedback.added(namespace_id, str(body.get("retriever_id", "")))
         return answer
 
     async def record_many(self, scope: Scope, given: Sequence[Interaction | MixpeekError]) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class InteractionLog:
             writes.append(Write(TABLE, namespace_id, id, body))
         await self._metadata.transact(writes)
         for retriever_id in {str(body.get("retriever_id", "")) for body in bodies.values()}:
-            self._feedback.changed(namespace_id, retriever_id)
+            self._feedback.added(namespace_id, retriever_id)
         return {"created": len(writes), "failed": len(errors), "errors": errors, "results": results}
 
     async def find(self, scope: Scope, named: Mapping[str, Any], query: ListQuery) -> ListPage:
@@ -215,7 +215,7 @@ class InteractionLog:
         if record is None:
             return False
         await self._metadata.delete(TABLE, namespace_id, interaction_id)
-        self._feedback.changed(namespace_id, str(record.body.get("retriever_id", "")))
+        self._feedback.removed(namespace_id, str(record.body.get("retriever_id", "")))
         return True
 
     async def _body(self, namespace_id: str, given: Interaction) -> tuple[dict[str, Any], str | None]:

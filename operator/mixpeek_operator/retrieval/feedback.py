@@ -18,6 +18,10 @@ MAX_EVENTS: Final = 10_000
 _FRESH_S: Final = 30.0
 """Seconds until interactions that another process stored are noticed; our own are at once."""
 _MAX_RETRIEVERS: Final = 200
+_QUICK: Final = 500
+"""Interactions that are read anew after every new one; for each so many more, searches go by what they have for"""
+_QUICK_S: Final = 0.1
+"""seconds, so that many clicks do not make every search read them all."""
 
 _Key = tuple[str, str]
 
@@ -26,8 +30,14 @@ _Key = tuple[str, str]
 class _Read:
     at_s: float
     events: list[Event]
+    stale: bool = False
+    """Whether interactions were stored since."""
     learned: dict[tuple[str, ...], Posteriors] = field(default_factory=dict)
     """By configuration and searches, which are few per retriever."""
+
+    def lasts_s(self) -> float:
+        """Seconds that it may be used for."""
+        return len(self.events) // _QUICK * _QUICK_S if self.stale else _FRESH_S
 
 
 class Feedback:
@@ -39,10 +49,16 @@ class Feedback:
         self._read: dict[_Key, _Read] = {}
         self._reading: dict[_Key, asyncio.Task[_Read]] = {}
 
-    def changed(self, namespace_id: str, retriever_id: str) -> None:
-        """Forget what was read of a retriever's interactions: some were stored or deleted."""
+    def added(self, namespace_id: str, retriever_id: str) -> None:
+        """Take note that a retriever has a new interaction: at once, or soon where reading them all takes long."""
+        if (read := self._read.get((namespace_id, retriever_id))) is not None:
+            read.stale = True
+        # What is being read now may lack it; nobody may find that later.
+        self._reading.pop((namespace_id, retriever_id), None)
+
+    def removed(self, namespace_id: str, retriever_id: str) -> None:
+        """Forget what was read of a retriever's interactions: one may no longer count."""
         self._read.pop((namespace_id, retriever_id), None)
-        # What is being read now may lack the change; nobody may find it later.
         self._reading.pop((namespace_id, retriever_id), None)
 
     async def choose(
@@ -58,7 +74,7 @@ class Feedback:
         None when reading the interactions takes longer than the circuit breaker allows; it then goes on behind.
         """
         read = self._read.get(where)
-        if read is None or read.at_s + _FRESH_S <= self._clock.monotonic():
+        if read is None or self._clock.monotonic() >= read.at_s + read.lasts_s():
             reading = self._reading.get(where)
             if reading is None:
                 reading = self._reading[where] = asyncio.create_task(self._load(where), name="interactions")

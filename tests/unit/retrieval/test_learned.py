@@ -219,6 +219,32 @@ async def test_a_slow_store_delays_no_search(world: Any, monkeypatch: pytest.Mon
     released.set()
 
 
+async def test_many_interactions_are_not_read_after_each(world: Any, log: InteractionLog) -> None:
+    stage = learned_stage(world, "thing 7 lamp")
+    click = {"feature_id": "d", "interaction_type": ["click"], "position": 0, "retriever_id": "r", "feature_uri": URI}
+    await world.run([stage])
+    await log.record_many(world.scope, [Interaction.model_validate(click)] * 600)
+    assert (await weights_of(world, await world.run([stage])))["interactions"] == 600
+    reads = 0
+    find = world.metadata.find
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await find(*args, **options)
+
+    clock = world.clock.monotonic()
+    world.clock.monotonic = lambda: clock
+    world.metadata.find = counted
+    for _ in range(3):
+        await log.record(world.scope, Interaction.model_validate(click))
+        assert (await weights_of(world, await world.run([stage])))["interactions"] == 600
+    assert reads == 0
+    world.clock.monotonic = lambda: clock + 1
+    assert (await weights_of(world, await world.run([stage])))["interactions"] == 603
+    assert reads == 1
+
+
 async def test_wrong_settings_are_refused(world: Any) -> None:
     for config in ({"algoritm": "ucb"}, {"context_features": ["user_id"]}, {"min_weight": 0.9}):
         with pytest.raises(SpecError):
