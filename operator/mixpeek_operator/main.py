@@ -36,6 +36,7 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.engines import open_engines
 from mixpeek_operator.extraction.inference import LocalInference
+from mixpeek_operator.extraction.language import CachedLanguageModels
 from mixpeek_operator.extraction.ray.routed import RoutedInference
 from mixpeek_operator.extraction.ray.serve import RayServeInference
 from mixpeek_operator.ingestion.batches import Batches
@@ -190,7 +191,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             cache,
             clock,
             links,
-            language=language,
+            language=CachedLanguageModels(language, cache),
             outbound=outbound,
             secrets=kept_secrets,
             web_search=ExaSearch(outbound, settings.exa_base_url, settings.exa_api_key),
