@@ -23,6 +23,7 @@ from mixpeek_operator.ports.outbound import Outbound
 from mixpeek_operator.ports.sandbox import Sandbox
 from mixpeek_operator.ports.secrets import Secrets
 from mixpeek_operator.ports.signatures import IndexSignatures
+from mixpeek_operator.ports.sql import Databases
 from mixpeek_operator.ports.vectors import VectorStore, not_provisioned
 from mixpeek_operator.ports.web_search import WebSearch
 from mixpeek_operator.retrieval import pagination, search, wire
@@ -65,6 +66,7 @@ class Retrieval:
         sandbox: Sandbox,
         signatures: IndexSignatures,
         web_search: WebSearch | None = None,
+        databases: Databases | None = None,
         registry: StageRegistry | None = None,
         language: LanguageModels | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class Retrieval:
         self._outbound = outbound
         self._secrets = secrets
         self._web_search = web_search
+        self._databases = databases
         self._sandbox = sandbox
         self._signatures = signatures
         self._shelf = Shelf(cache, clock)
@@ -401,6 +404,7 @@ class Retrieval:
             outbound=self._outbound,
             secrets=self._secrets,
             web_search=self._web_search,
+            databases=self._databases,
             sandbox=self._sandbox,
             clock=self._clock,
             find_collection=find_collection,
