@@ -194,6 +194,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             language=CachedLanguageModels(language, cache),
             outbound=outbound,
             secrets=kept_secrets,
+            databases=connections,
             web_search=ExaSearch(outbound, settings.exa_base_url, settings.exa_api_key),
             sandbox=ProcessSandbox(packages=settings.allowed_code_packages),
             signatures=signatures,
