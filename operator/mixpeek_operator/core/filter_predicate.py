@@ -7,7 +7,7 @@ other condition, and every value of another kind, is left to `matches`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import methodcaller
 from typing import Any, Final
@@ -39,6 +39,34 @@ def predicate(filter: Filter | None) -> Predicate:
     if isinstance(filter, Or):
         return lambda document: any(part(document) for part in parts)
     return lambda document: not any(part(document) for part in parts)
+
+
+def select(filter: Filter | None, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the documents that satisfy the filter, in order."""
+    if isinstance(filter, And):
+        found = list(documents)
+        for part in filter.parts:
+            found = select(part, found)
+        return found
+    texts = _texts(filter) if isinstance(filter, Compare) else None
+    if isinstance(filter, Compare) and texts is not None:
+        [key] = filter_values.segments(filter.field)
+        try:
+            # No value but a text equals one; a list or an object, which may hold one, cannot be looked up.
+            return [document for document in documents if document.get(key) in texts]
+        except TypeError:
+            pass
+    holds = predicate(filter)
+    return [document for document in documents if holds(document)]
+
+
+def _texts(condition: Compare) -> frozenset[str] | None:
+    """The texts that a field of the document itself has to be one of; None for any other condition."""
+    asked, value = condition.operator, condition.value
+    wanted = [value] if asked is Operator.EQ else value if asked is Operator.IN else None
+    if condition.case_insensitive or not isinstance(wanted, list) or len(filter_values.segments(condition.field)) > 1:
+        return None
+    return frozenset(wanted) if all(type(item) is str for item in wanted) else None
 
 
 def _condition(condition: Compare) -> Predicate:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.core.test_filters import _DOCUMENTS, _FILTERS, _LEAVES, _VALUES
 
 from mixpeek_operator.core import filter_predicate
-from mixpeek_operator.core.filter_predicate import predicate
-from mixpeek_operator.core.filters import Compare, Filter, Operator, matches
+from mixpeek_operator.core.filter_predicate import predicate, select
+from mixpeek_operator.core.filters import And, Compare, Filter, Operator, matches
 
 _NUMBERS = st.sampled_from([0, 1, -1, 1.0, 0.5, True, False, 2**53, 2**53 + 1, 2.0**53, 10**400, math.inf, math.nan])
 _SHARED = st.one_of(_NUMBERS, st.sampled_from(["1", "a", "", "2026-01-01", "2026-01-01T00:00:00Z"]), st.none())
@@ -35,6 +35,23 @@ def test_of_values_that_are_nearly_equal(asked: Operator, wanted: Any, value: An
 def test_of_members(asked: Operator, wanted: list[Any], value: Any) -> None:
     condition = Compare("a", asked, wanted)
     assert predicate(condition)({"a": value}) is matches(condition, {"a": value})
+
+
+@given(_FILTERS, st.lists(_DOCUMENTS, max_size=5))
+def test_select_keeps_what_matches(filter: Filter, documents: list[dict[str, Any]]) -> None:
+    assert select(filter, documents) == [document for document in documents if matches(filter, document)]
+    assert select(None, documents) == documents
+
+
+@given(st.lists(st.sampled_from(["a", "b", "1"]), max_size=3), st.lists(_DOCUMENTS, max_size=5))
+def test_select_by_texts(wanted: list[str], documents: list[dict[str, Any]]) -> None:
+    condition = Compare("a", Operator.IN, wanted)
+    documents = [*documents, {"a": "a"}, {"a": ["b"]}, {"a": 1}, {"a": None}, {}]
+    found = [document for document in documents if matches(condition, document)]
+    assert select(condition, documents) == select(And((condition,)), documents) == found
+    for text in wanted:
+        equal = Compare("a", Operator.EQ, text)
+        assert select(equal, documents) == [document for document in documents if matches(equal, document)]
 
 
 @given(_VALUES, _LEAVES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -38,8 +39,10 @@ def score(document: Mapping[str, Any], field: str = "score") -> float:
 def scores(documents: Sequence[Mapping[str, Any]], field: str) -> list[float]:
     """Return the scores of documents, as `score` does of one."""
     values = [document[field] if field in document else paths.read(document, field) for document in documents]
-    if set(map(type, values)) == {float} and all(map(math.isfinite, values)):
-        return values
+    if set(map(type, values)) <= {int, float}:
+        with suppress(OverflowError):
+            if all(map(math.isfinite, values)):
+                return list(map(float, values))
     return [0.0 if found is None else float(found) for found in map(number, values)]
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, model_validator
 
 from mixpeek_operator.core.catalog import StageInfo
-from mixpeek_operator.core.filter_predicate import predicate
+from mixpeek_operator.core.filter_predicate import select
 from mixpeek_operator.core.filters import Filter, all_of, matches
 from mixpeek_operator.retrieval import search
 from mixpeek_operator.retrieval.late import Late, LateFilter
@@ -104,8 +104,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
             return documents
         state = State(documents, first=False)
     if "DOC" not in params.filter.namespaces:
-        holds = predicate(params.filter.value(context.names))
-        return [document for document in state.documents if holds(document)]
+        return select(params.filter.value(context.names), state.documents)
     return [
         document
         for document in state.documents
