@@ -99,6 +99,24 @@ class LanguageParams(StageParams):
         return value
 
 
+class ContentParams(LanguageParams):
+    """Parameters of stages that send a model the text of documents."""
+
+    content_field: Late[str] = Field(
+        default="content",
+        description=(
+            "Dotted path of a document's text. When it is given, a document without it has no text; when absent, a "
+            "document without `content` is sent with all its fields."
+        ),
+        examples=["title"],
+    )
+
+    @property
+    def reads_one_field(self) -> bool:
+        """Whether a model is sent nothing of a document but the field."""
+        return "content_field" in self.model_fields_set
+
+
 def _secret(value: str) -> str:
     found = _PLACEHOLDER.fullmatch(value)
     if found is None:
@@ -166,13 +184,13 @@ class Caller:
         self.usage += answer.usage
         self.model = self.model or answer.model
         self._state.credits += answer.usage.credits
-        self._state.metadata.update(
-            model=self.model,
-            llm_calls=self.usage.calls,
-            input_tokens=self.usage.input_tokens,
-            output_tokens=self.usage.output_tokens,
-            credits=round(self.usage.credits, 6),
-        )
+        told, taken = self._state.metadata, answer.usage
+        told["model"] = self.model
+        # A stage that runs on one part of its documents after the other tells of all of them.
+        told["llm_calls"] = told.get("llm_calls", 0) + taken.calls
+        told["input_tokens"] = told.get("input_tokens", 0) + taken.input_tokens
+        told["output_tokens"] = told.get("output_tokens", 0) + taken.output_tokens
+        told["credits"] = round(told.get("credits", 0.0) + taken.credits, 6)
         return answer
 
     async def in_batches(
@@ -211,6 +229,15 @@ def text_of(document: Mapping[str, Any], field: str | None, most: int = DOCUMENT
     text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
     kept = tokens.start(text, most)
     return kept if kept == text else f"{kept} …"
+
+
+def texts(documents: Documents, params: ContentParams, context: Context, most: int = DOCUMENT_TOKENS) -> list[str]:
+    """Return what a model reads of each document, at most so many tokens; those without a text become a warning."""
+    field = known(params.content_field, context.names, "content_field")
+    without = [params.reads_one_field and _values.present(document, field) is None for document in documents]
+    if any(without):
+        context.warnings.append(f"{sum(without)} of {len(documents)} documents sent to a model have no {field!r}")
+    return ["" if empty else text_of(document, field, most) for document, empty in zip(documents, without, strict=True)]
 
 
 def as_document(text: str, index: int | None = None) -> str:

@@ -225,15 +225,13 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     at_once = known(params.max_concurrency, names, "max_concurrency")
     made = iter(await caller.in_batches(wanted, 1, at_once, enrich))
     enriched = [next(made) if applies else None for applies in chosen]
-    state.metadata.update(
-        documents_enriched=sum(item is not None for item in enriched),
-        documents_skipped=chosen.count(False),
-        conditional=params.when is not None,
-        total_cost=round(caller.usage.credits, 6),
-        total_tokens_input=caller.usage.input_tokens,
-        total_tokens_output=caller.usage.output_tokens,
-        reasoning_traces=traces,
-    )
+    told = state.metadata
+    told["documents_enriched"] = told.get("documents_enriched", 0) + sum(item is not None for item in enriched)
+    told["documents_skipped"] = told.get("documents_skipped", 0) + chosen.count(False)
+    told["conditional"] = params.when is not None
+    told["total_cost"] = told.get("credits", 0.0)
+    told["total_tokens_input"], told["total_tokens_output"] = told.get("input_tokens", 0), told.get("output_tokens", 0)
+    told["reasoning_traces"] = [*told.get("reasoning_traces", ()), *traces]
     return [new or old for new, old in zip(enriched, state.documents, strict=True)]
 
 
@@ -301,6 +299,7 @@ STAGE = Stage(
     prepare=prepare,
     opaque=_language.OPAQUE | {"analysis_provider"},
     braces=True,
+    by_document=True,
     models=_models,
     estimate=_estimate,
 )

@@ -30,7 +30,7 @@ _Size = Annotated[int, Field(ge=1, le=10_000)]
 _Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class Params(_language.LanguageParams):
+class Params(_language.ContentParams):
     """Parameters of `cluster`; `n_clusters` and `feature_uri` are accepted as well."""
 
     num_clusters: Late[_Clusters] = Field(
@@ -64,10 +64,6 @@ class Params(_language.LanguageParams):
             "does not answer, clusters are named by number, with a warning."
         ),
         examples=[False],
-    )
-    content_field: Late[str] = Field(
-        default="content",
-        description="With label_clusters, dotted path of a document's text; of one without it, all its fields.",
     )
     output_mode: Late[Literal["clusters", "labeled", "representatives"]] = Field(
         default="clusters",
@@ -255,6 +251,8 @@ STAGE = Stage(
     run,
     prepare=prepare,
     opaque=_language.OPAQUE,
+    repeatable=lambda params: not params.label_clusters,
+    costly=True,
     models=lambda params: _language.models(params) if params.label_clusters else (),
     estimate=_estimate,
 )

@@ -18,17 +18,12 @@ from mixpeek_operator.retrieval.stages import _language
 _SYSTEM = f"You do what you are asked for each document. {_language.DATA}"
 
 
-class Params(_language.LanguageParams):
+class Params(_language.ContentParams):
     """Parameters of `llm_enrich`."""
 
     prompt: Late[_language.Words] = Field(
         description="What is asked of each document; it may hold templates of DOC and INPUT.",
         examples=["Name the main topic of this document."],
-    )
-    content_field: Late[str] = Field(
-        default="content",
-        description="Dotted path of the text to work on; of a document without it, all its fields.",
-        examples=["title"],
     )
     output_field: Late[str] = Field(
         default="extracted", description="Dotted path where the answer goes.", examples=["analysis"]
@@ -66,15 +61,14 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         return state.documents
     _language.few_enough(wanted, "llm_enrich")
     caller = _language.Caller("llm_enrich", params, state, context)
-    field = known(params.content_field, names, "content_field")
+    texts = _language.texts(wanted, params, context)
     most = None if params.max_tokens is None else known(params.max_tokens, names, "max_tokens")
     checked = _language.checked_schema(params.output_schema)
     schema = None if checked is None else checked.body
 
-    async def enrich(batch: Sequence[dict[str, Any]]) -> Sequence[Any]:
-        prompts = [known(params.prompt, {**names, "DOC": document}, "prompt") for document in batch]
-        texts = [_language.text_of(document, field) for document in batch]
-        prompt = _language.with_instructions(prompts, texts)
+    async def enrich(batch: Sequence[tuple[dict[str, Any], str]]) -> Sequence[Any]:
+        prompts = [known(params.prompt, {**names, "DOC": document}, "prompt") for document, _ in batch]
+        prompt = _language.with_instructions(prompts, [text for _, text in batch])
         if len(batch) == 1:
             answer = await caller.ask(prompt, system=_SYSTEM, schema=schema, max_tokens=most)
             return [answer.text if schema is None else answer.data]
@@ -86,7 +80,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     alone = schema is not None and b'"$ref"' in orjson.dumps(schema)
     made = iter(
         await caller.in_batches(
-            wanted,
+            list(zip(wanted, texts, strict=True)),
             1 if alone else known(params.batch_size, names, "batch_size"),
             known(params.max_concurrency, names, "max_concurrency"),
             enrich,
@@ -98,6 +92,12 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         value = next(made) if applies else None
         result.append(document if value is None else paths.write(document, output, value))
     return result
+
+
+def _writes(params: Params) -> tuple[str, ...]:
+    """Where the answers go, when it is known which field they are made of."""
+    constant = isinstance(params.output_field, str) and isinstance(params.content_field, str)
+    return (str(params.output_field),) if constant and params.reads_one_field else ()
 
 
 def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
@@ -116,6 +116,9 @@ STAGE = Stage(
     run,
     opaque=_language.OPAQUE,
     braces=True,
+    by_document=True,
+    writes=_writes,
+    reads=lambda params: (str(params.content_field),),
     models=_language.models,
     estimate=_estimate,
 )

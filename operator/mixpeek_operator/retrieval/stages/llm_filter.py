@@ -18,7 +18,7 @@ _SYSTEM = (
 )
 
 
-class Params(_language.LanguageParams):
+class Params(_language.ContentParams):
     """Parameters of `llm_filter`."""
 
     criteria: Late[str] = Field(
@@ -26,11 +26,6 @@ class Params(_language.LanguageParams):
         validation_alias=AliasChoices("criteria", "prompt"),
         description="What documents are kept, and what not, in words; all are kept when it is empty.",
         examples=["Keep only documents about {{INPUT.query}}."],
-    )
-    content_field: Late[str] = Field(
-        default="content",
-        description="Dotted path of the text to judge; of a document without it, all its fields.",
-        examples=["title"],
     )
     explanation: bool = Field(
         default=False,
@@ -59,25 +54,26 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         return documents
     _language.few_enough(documents, "llm_filter")
     caller = _language.Caller("llm_filter", params, state, context)
-    field = known(params.content_field, names, "content_field")
+    texts = _language.texts(documents, params, context)
     verdict: dict[str, Any] = {"keep": {"type": "boolean"}}
     if params.explanation:
         # Before the verdict, so that the model thinks first.
         verdict = {"explanation": {"type": "string"}, **verdict}
     schema = {"type": "object", "properties": verdict, "required": list(verdict), "additionalProperties": False}
 
-    async def judge(batch: Sequence[dict[str, Any]]) -> Sequence[Any]:
-        criteria = [f"Criteria: {known(params.criteria, {**names, 'DOC': document}, 'criteria')}" for document in batch]
-        texts = [_language.text_of(document, field) for document in batch]
+    async def judge(batch: Sequence[tuple[dict[str, Any], str]]) -> Sequence[Any]:
+        criteria = [
+            f"Criteria: {known(params.criteria, {**names, 'DOC': document}, 'criteria')}" for document, _ in batch
+        ]
         answer = await caller.ask(
-            _language.with_instructions(criteria, texts),
+            _language.with_instructions(criteria, [text for _, text in batch]),
             system=_SYSTEM,
             schema=_language.for_each(len(batch), schema),
         )
         return _language.parts_of(answer.data, len(batch))
 
     verdicts = await caller.in_batches(
-        documents,
+        list(zip(documents, texts, strict=True)),
         known(params.batch_size, names, "batch_size"),
         known(params.max_concurrency, names, "max_concurrency"),
         judge,
@@ -87,7 +83,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         for document, verdict in zip(documents, verdicts, strict=True)
         if verdict is not None and verdict["keep"]
     ]
-    state.metadata["rejected"] = len(documents) - len(kept)
+    state.metadata["rejected"] = state.metadata.get("rejected", 0) + len(documents) - len(kept)
     return kept
 
 
@@ -105,6 +101,7 @@ STAGE = Stage(
     run,
     opaque=_language.OPAQUE,
     braces=True,
+    by_document=True,
     models=_language.models,
     estimate=_estimate,
 )

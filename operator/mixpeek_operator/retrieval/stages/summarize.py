@@ -25,7 +25,7 @@ _CITED: Final = re.compile(r"\[(\d{1,4})\]")
 _CITE: Final = "Name the documents that a statement rests on by their numbers in brackets, like [1] or [2][3]."
 
 
-class Params(_language.LanguageParams):
+class Params(_language.ContentParams):
     """Parameters of `summarize`."""
 
     prompt: str = Field(
@@ -36,11 +36,6 @@ class Params(_language.LanguageParams):
             "{{DOC_COUNT}} their number, {{GROUP_VALUE}} the value they share with group_by."
         ),
         examples=["Answer from these documents: {{INPUT.query}}"],
-    )
-    content_field: Late[str] = Field(
-        default="content",
-        description="Dotted path of a document's text; of one without it, all its fields.",
-        examples=["title"],
     )
     mode: Late[Literal["aggregate", "per_document"]] = Field(
         default="aggregate",
@@ -165,8 +160,8 @@ class _Summary:
 
     def _sources(self, documents: Documents) -> list[_Source]:
         sources = []
-        for index, document in enumerate(documents, start=1):
-            text = _language.text_of(document, self.field, self.most)
+        texts = _language.texts(documents, self.params, self.context, self.most)
+        for index, (document, text) in enumerate(zip(documents, texts, strict=True), start=1):
             if self.params.template is not None:
                 names = self.context.names
                 own = ChainMap({"INDEX": index}, names["CONTEXT"])

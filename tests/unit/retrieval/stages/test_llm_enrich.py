@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -60,6 +61,28 @@ async def test_data_by_a_schema(speaking: Any, models: Models, provider: str, si
         word = item["title"].split()[-1]
         assert item["extracted"] == {"word": word, "length": len(word)}
     assert answer["stage_statistics"]["stages"]["llm_enrich"]["metadata"]["model"].startswith(f"{provider}:")
+
+
+async def test_stages_of_other_fields_ask_at_the_same_time(speaking: Any, models: Models) -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def meet(asked: Asked) -> Reply:
+        both.wait()
+        return last_word(asked)
+
+    models.script = [meet]
+    one, other = stage(output_field="one"), {**stage(output_field="other"), "stage_name": "other"}
+    answer = await speaking.run([FIVE, one, other])
+    for item in answer["documents"]:
+        assert item["one"] == item["other"] == item["title"].split()[-1]
+
+
+async def test_a_declared_size_of_batches_is_told_as_one_run(speaking: Any, models: Models) -> None:
+    models.script = [last_word]
+    answer = await speaking.run([FIVE, {**stage(batch_size=1), "batch_size": 2}])
+    told = answer["stage_statistics"]["stages"]["llm_enrich"]["metadata"]
+    assert (told["llm_calls"], told["input_tokens"]) == (5, 500)
+    assert len(answer["documents"]) == 5
 
 
 async def test_a_schema_with_references_is_asked_for_document_by_document(speaking: Any, models: Models) -> None:

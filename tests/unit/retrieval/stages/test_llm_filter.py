@@ -83,12 +83,16 @@ async def test_a_document_cannot_end_itself_nor_send_what_is_ours(speaking: Any,
     models.script = [keeps("x")]
     only = {"stage_id": "attribute_filter", "parameters": {"field": "document_id", "value": "evil"}}
     await speaking.run([only, stage(criteria="c")], collections=("suppliers",))
-    await speaking.run([only, stage(criteria="c", content_field="nothing")], collections=("suppliers",))
+    empty = await speaking.run([only, stage(criteria="c", content_field="nothing")], collections=("suppliers",))
+    assert "1 of 1 documents sent to a model have no 'nothing'" in empty["warnings"][0]
+    whole = {"stage_id": "llm_filter", "parameters": {"criteria": "c"}}
+    await speaking.run([only, whole], collections=("suppliers",))
     for asked in models.asked:
         assert len(documents_of(asked)) == 1
         assert asked.prompt.count("</document>") == 1
-    assert "_internal" not in models.asked[1].prompt
-    assert "supplier_id" in models.asked[1].prompt
+    assert "_internal" not in models.asked[2].prompt
+    assert documents_of(models.asked[1]) == [""]
+    assert "supplier_id" in models.asked[2].prompt
 
 
 async def test_an_answer_that_lacks_a_document_is_asked_for_again(speaking: Any, models: Models) -> None:
