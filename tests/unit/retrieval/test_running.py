@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 from tests.unit.retrieval.conftest import World
@@ -186,6 +186,7 @@ STAGES = st.one_of(
         st.integers(1, 30),
     ),
 )
+IS_AUDIO = {"field": "category", "operator": "eq", "value": "audio"}
 WHOLE = {
     "stage_id": "feature_search",
     "parameters": {
@@ -195,6 +196,7 @@ WHOLE = {
 }
 
 
+@example(before=[], after=[note("a"), note("b", "a"), note("c.d", when=IS_AUDIO), note("c.e", "category")])
 @given(before=st.lists(STAGES, max_size=1), after=st.lists(STAGES, max_size=5))
 @settings(
     max_examples=20,

@@ -123,10 +123,14 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     return min(most, (documents + 3) // 4), 0.0, 0.01 + 0.003 * documents
 
 
+def _is_repeatable(params: Params) -> bool:
+    return params.seed is not None or (isinstance(params.sort_docs_by, str) and params.sort_docs_by != "_random")
+
+
 STAGE = Stage(
     StageInfo("group_by", "group", "Gather documents that share the value of a field.", "group", Params),
     run,
-    repeatable=True,
+    repeatable=_is_repeatable,
     order=_order,
     estimate=_estimate,
 )
