@@ -105,8 +105,8 @@ class ContentParams(LanguageParams):
     content_field: Late[str] = Field(
         default="content",
         description=(
-            "Dotted path of a document's text. When it is given, a document without it has no text; when absent, a "
-            "document without `content` is sent with all its fields."
+            "Dotted path of a document's text. A document without `content` is sent with all its fields, one without "
+            "another path that is given here with no text."
         ),
         examples=["title"],
     )
@@ -114,7 +114,7 @@ class ContentParams(LanguageParams):
     @property
     def reads_one_field(self) -> bool:
         """Whether a model is sent nothing of a document but the field."""
-        return "content_field" in self.model_fields_set
+        return self.content_field != "content"
 
 
 def _secret(value: str) -> str:

@@ -165,7 +165,7 @@ class _Summary:
             if self.params.template is not None:
                 names = self.context.names
                 own = ChainMap({"INDEX": index}, names["CONTEXT"])
-                doc = {**document, "content": _values.present(document, self.field)}
+                doc = {**document, "content": text}
                 text = str(self.params.template.render({**names, "CONTEXT": own, "DOC": doc}))
             sources.append(_Source(index, document, text))
         return sources

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import mixpeek
 import pytest
 from tests.servers.language import Asked, Models, Reply, data
 from tests.unit.retrieval.stages.running import REGISTRY
@@ -37,6 +38,24 @@ def _value(schema: dict[str, Any]) -> Any:
         case "boolean":
             return True
     return "something"
+
+
+@pytest.mark.parametrize(
+    ("stage_id", "filled"),
+    [
+        ("llm_filter", mixpeek.StageParamsLlmFilter()),
+        ("llm_enrich", mixpeek.StageParamsLlmEnrich()),
+        ("summarize", mixpeek.StageParamsSummarize()),
+    ],
+)
+async def test_what_a_client_library_fills_in_is_accepted(
+    speaking: Any, models: Models, stage_id: str, filled: Any
+) -> None:
+    models.script = [anything]
+    stage = {"stage_id": stage_id, "parameters": filled.to_dict()}
+    answer = await speaking.run([SEARCH, stage], {"inputs": {"query": "a lamp"}})
+    assert answer["documents"]
+    assert "thing" in models.asked[0].prompt
 
 
 @pytest.mark.parametrize("stage_id", CATEGORIES)
