@@ -25,6 +25,7 @@ from pydantic_ai.exceptions import (
     ModelQuotaExceededError,
     ModelRateLimitError,
     ModelServerError,
+    ModelTimeoutError,
     ModelUnavailableError,
     UnexpectedModelBehavior,
 )
@@ -225,9 +226,9 @@ def cost_usd(provider: Provider, name: str, response: ModelResponse) -> Decimal 
         return None
 
 
-def passing(error: Exception) -> bool:
-    """Whether the same request may succeed later."""
-    return isinstance(error, _PASSING)
+def passing(error: Exception, attempt: int) -> bool:
+    """Whether the same request may succeed later. What took too long is given one more chance only."""
+    return isinstance(error, _PASSING) and not (isinstance(error, ModelTimeoutError) and attempt > 0)
 
 
 def ours(error: Exception, name: str, where: str, key: str | None) -> MixpeekError:

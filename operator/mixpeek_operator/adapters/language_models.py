@@ -181,7 +181,7 @@ class HttpLanguageModels:
                     return await self._library.ask(asked.client, messages, request, self._settings.llm_timeout_s)
             except Exception as failure:
                 # From what is no completion the libraries fall over in ways of their own.
-                if not self._library.passing(failure) or attempt == self._settings.llm_retries:
+                if not self._library.passing(failure, attempt) or attempt == self._settings.llm_retries:
                     raise self._library.ours(failure, asked.title, asked.where, asked.key) from None
                 wait_s = self._backoff_s * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311  no secret
                 wait_s = getattr(failure, "retry_after", None) or wait_s

@@ -210,6 +210,24 @@ async def test_an_overflow_is_the_callers(models: Models) -> None:
             await one.complete(ask(), organization="int_test")
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_what_takes_too_long_is_asked_twice(models: Models, provider: Provider) -> None:
+    go_on = threading.Event()
+
+    def held(asked: Asked) -> Reply:
+        go_on.wait(60)
+        return Reply("late")
+
+    models.script = [held]
+    try:
+        async with language(**models.settings(), llm_timeout_s=0.5) as one:
+            with pytest.raises(UnavailableError, match="does not answer"):
+                await one.complete(ask(model=ModelChoice(provider)), organization="int_test")
+    finally:
+        go_on.set()
+    assert len(models.asked) == 2
+
+
 async def test_nobody_there(models: Models) -> None:
     async with language(llm_base_url="http://127.0.0.1:9/v1", llm_model="m", llm_retries=1) as one:
         with pytest.raises(UnavailableError, match="does not answer") as caught:
