@@ -64,7 +64,7 @@ def declare(
         problems.append(_problem("parameter_invalid", "parameters must be an object", (*here, "parameters")))
         return None, problems
     uses: set[tuple[str, ...]] = set()
-    for path, text in _texts(parameters, (), stage.opaque):
+    for path, text in _texts(parameters, (), stage.opaque, stage.braces):
         try:
             used = compile_text(text, braces=stage.braces).paths
         except TemplateError as error:
@@ -160,18 +160,18 @@ def _undeclared(
 
 
 def _texts(
-    value: Any, path: tuple[str | int, ...], opaque: frozenset[str]
+    value: Any, path: tuple[str | int, ...], opaque: frozenset[str], braces: bool
 ) -> Iterator[tuple[tuple[str | int, ...], str]]:
     if isinstance(value, str):
-        if is_template(value):
+        if is_template(value, braces=braces):
             yield path, value
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if path or key not in opaque:
-                yield from _texts(item, (*path, str(key)), opaque)
+                yield from _texts(item, (*path, str(key)), opaque, braces)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _texts(item, (*path, index), opaque)
+            yield from _texts(item, (*path, index), opaque, braces)
 
 
 def _parameter_problems(error: ValidationError, model: type[BaseModel], here: tuple[str | int, ...]) -> list[Problem]:

@@ -162,9 +162,15 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     return documents, 0.0, 300.0 * -(-documents // AT_ONCE)
 
 
+def _writes(params: Params) -> tuple[str, ...]:
+    return (params.output_field,) if params.on_error != "remove" and params.method == "GET" else ()
+
+
 STAGE = Stage(
     StageInfo("api_call", "apply", "Enrich documents with what an HTTP API answers.", "globe", Params),
     run,
     braces=True,
+    by_document=True,
+    writes=_writes,
     estimate=_estimate,
 )

@@ -164,9 +164,15 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     return documents, 0.0, 20.0 + 5.0 * documents
 
 
+def _writes(params: Params) -> tuple[str, ...]:
+    return (params.result_field,) if params.on_error != "remove" else ()
+
+
 STAGE = Stage(
     StageInfo("sql_lookup", "apply", "Enrich documents with rows of a SQL database.", "database", Params),
     run,
     braces=True,
+    by_document=True,
+    writes=_writes,
     estimate=_estimate,
 )

@@ -231,3 +231,12 @@ async def test_the_example_of_the_catalogue(server: Server) -> None:
     made = await call("api_call", [{"customer_id": "c 1"}], here, secrets={"crm_token": SECRET})
     assert made == [{"customer_id": "c 1", "metadata": {"customer": {"plan": "gold"}}}]
     assert server.paths == ["/v1/customers/c%201"]
+
+
+def test_templates_in_single_braces_are_known_like_the_others(server: Server) -> None:
+    body = {"stage_id": "api_call", "parameters": params(server, body={"a": "{INPUT.page}"}, method="POST")}
+    (declared,), problems = REGISTRY.declare([body])
+    assert not problems
+    assert {("DOC", "metadata", "customer"), ("INPUT", "page")} <= declared.uses
+    _, problems = REGISTRY.declare([body], inputs=("pages",))
+    assert "did you mean 'pages'" in str(problems[0])
