@@ -275,6 +275,22 @@ def test_predictions_are_scored(library: Library) -> None:
     assert library.place.http.post("/v1/evaluations/score", json={"predicted": ["a"]}).status_code == 422
 
 
+def test_what_is_learned_of_kept_answers_and_shown_of_them(library: Library) -> None:
+    id = retriever(library, search(URI), search(WORDS), fusion="learned", cache_behavior="aggressive")
+    asked = {"inputs": {"query": "a gift"}, "skip_cache": False}
+    first, kept = execute(library, id, **asked), execute(library, id, **asked)
+    assert kept["cached_at"] is not None
+    assert kept["execution_id"] != first["execution_id"]
+    made = record(library.place, feature_id=kept["documents"][0]["document_id"], execution_id=kept["execution_id"])
+    assert (made.retriever_id, made.query_snapshot) == (id, {"query": "a gift"})
+    execute(library, id, inputs={"query": "another gift"})
+    path = f"/v1/analytics/retrievers/{id}/signals"
+    signals = library.place.http.get(path, params={"signal_type": "learned_weights"}).json()
+    assert [item["signal_data"]["interactions"] for item in signals] == [1, 0]
+    hits = library.place.http.get(path, params={"signal_type": "cache_hit"}).json()
+    assert [(item["execution_id"], item["signal_data"]["scope"]) for item in hits] == [(kept["execution_id"], "answer")]
+
+
 def test_signals_and_tuning(library: Library) -> None:
     api = mixpeek.AnalyticsRetrieversApi(library.place.api)
     id = retriever(library, search(URI), search(WORDS))

@@ -246,10 +246,18 @@ class InteractionLog:
         for name, source in (("query_snapshot", "inputs"), ("session_id", "session_id"), ("user_id", "user_id")):
             if execution.get(source):
                 body.setdefault(name, execution[source])
-        ranks = _ranks(execution, given.feature_id)
-        if ranks:
+        if ranks := _ranks(await self._origin(namespace_id, execution), given.feature_id):
             body["_credits"] = credits_of(ranks)
         return None
+
+    async def _origin(self, namespace_id: str, execution: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the execution that made the answer: another one when the answer was kept."""
+        if not execution.get("made_by"):
+            return execution
+        try:
+            return await self._history.get(namespace_id, execution["made_by"])
+        except NotFoundError:
+            return execution
 
 
 def render(body: Mapping[str, Any]) -> dict[str, Any]:

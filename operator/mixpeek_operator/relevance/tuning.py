@@ -243,11 +243,16 @@ def _signals(record: Mapping[str, Any], stages: Mapping[str, Declared]) -> Itera
         yield {**told, **signal}
     if record["status"] == "failed":
         return
+    if (kept := record.get("answer_cache")) is not None:
+        data = {"scope": "answer", "duration_ms": record["duration_ms"]}
+        yield {**told, "signal_type": f"cache_{kept}", "signal_data": data}
     for name, entry in record["stage_statistics"]["stages"].items():
         stage = stages.get(name)
-        data = {"stage_name": name, "duration_ms": entry["duration_ms"]}
-        hit = "cache_hit" if entry.get("cache_hit") else "cache_miss"
-        yield {**told, "signal_type": hit, "signal_data": {**data, "cached_at": entry.get("cached_at")}}
+        data = {"scope": "stage", "stage_name": name, "duration_ms": entry["duration_ms"]}
+        if entry.get("cache_hit"):
+            yield {**told, "signal_type": "cache_hit", "signal_data": {**data, "cached_at": entry["cached_at"]}}
+        elif stage is not None and stage.stage.costly:
+            yield {**told, "signal_type": "cache_miss", "signal_data": data}
         if stage is None:
             continue
         counts = {"input_count": entry["input_count"], "output_count": entry["output_count"]}

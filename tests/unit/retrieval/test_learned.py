@@ -87,6 +87,8 @@ def test_users_then_segments_then_all() -> None:
 
     assert asked(user_id="ann").level == "personal"
     assert asked(user_id="ann").weights[1] > 1 > asked(user_id="u1", user_segment="law").weights[1]
+    few = learn(ann[:4], ARMS, config, 0.0)
+    assert choose(few, ARMS, config, {"user_id": "ann", "user_segment": "art"}, "q").level == "demographic"
     assert asked(user_id="new", user_segment="art").level == "demographic"
     assert asked(user_id="new", user_segment="art").weights[1] > 1
     assert asked(user_id="new").level == asked().level == "global"
