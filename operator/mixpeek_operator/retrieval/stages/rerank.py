@@ -15,7 +15,7 @@ from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.retrieval import paths
 from mixpeek_operator.retrieval.late import Late, known
 from mixpeek_operator.retrieval.stage import Context, Documents, Stage, StageParams, State
-from mixpeek_operator.retrieval.stages import _hosted_rerank
+from mixpeek_operator.retrieval.stages import _hosted_rerank, _stored_scores
 
 _TEXTS: Final = ("content", "text", "description", "title")
 _Count = Annotated[int, Field(ge=1, le=10_000)]
@@ -35,7 +35,8 @@ class Params(StageParams):
         description=(
             "What scores: a cross-encoder by the name of its folder in MIXPEEK_MODEL_PATH or on the hub "
             f"(bge-reranker-v2-m3), a hosted one ({_hosted_rerank.NAMES}), or an embedding model, whose score is the "
-            "cosine of the vectors of query and text. `default` is the server's embedding model, since no "
+            "cosine of the vectors of query and text; a stored vector is used while the text is what it was made of. "
+            "`default` is the server's embedding model, since no "
             "cross-encoder comes with a package; a warning and the statistics say so."
         ),
         examples=[DEFAULT],
@@ -106,14 +107,14 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         return []
     model = known(params.model, names, "model")
     field = None if params.document_field is None else known(params.document_field, names, "document_field")
-    most = known(params.max_document_chars, names, "max_document_chars")
     candidates = state.documents[: known(params.max_candidates, names, "max_candidates")]
-    texts = [_text(document, field)[:most] for document in candidates]
+    texts = [_text(document, field) for document in candidates]
     spoken = [position for position, text in enumerate(texts) if text]
     timeout_ms = None if params.hard_timeout_ms is None else known(params.hard_timeout_ms, names, "hard_timeout_ms")
     try:
         async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
-            scores = await _scores(model, [texts[position] for position in spoken], params, state, context)
+            judged = [candidates[position] for position in spoken]
+            scores = await _scores(model, judged, [texts[position] for position in spoken], params, state, context)
     except TimeoutError:
         if timeout_ms is None:
             raise
@@ -137,19 +138,29 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     return made
 
 
-async def _scores(model: str, texts: Sequence[str], params: Params, state: State, context: Context) -> Scores:
-    query = _query(params, context)
+async def _scores(
+    model: str, documents: Documents, texts: Sequence[str], params: Params, state: State, context: Context
+) -> Scores:
+    names, query = context.names, _query(params, context)
+    most = known(params.max_document_chars, names, "max_document_chars")
     hosted = _hosted_rerank.find(model, params.base_url)
     if hosted is None:
-        return await context.inference.score(model, query, texts, namespace_id=context.namespace.id)
+        found = await _stored_scores.known(model, query, documents, texts, context)
+        left = [text[:most] for place, text in enumerate(texts) if place not in found]
+        scores = await context.inference.score(model, query, left, namespace_id=context.namespace.id)
+        if found:
+            state.metadata["by_stored_vectors"] = len(found)
+        rest = iter(scores.values)
+        values = [found[place] if place in found else next(rest) for place in range(len(texts))]
+        return Scores(values, scores.model, scores.method)
     values = await hosted.score(
         query,
-        texts,
+        [text[:most] for text in texts],
         context,
         secret_ref=params.secret_ref,
         base_url=params.base_url,
-        batch_size=known(params.batch_size, context.names, "batch_size"),
-        at_once=known(params.max_concurrent_batches, context.names, "max_concurrent_batches"),
+        batch_size=known(params.batch_size, names, "batch_size"),
+        at_once=known(params.max_concurrent_batches, names, "max_concurrent_batches"),
     )
     state.credits += _hosted_rerank.CREDITS_PER_TEXT * len(texts)
     return Scores(values, f"{hosted.provider.name}/{hosted.model}", "cross_encoder")

@@ -105,3 +105,43 @@ async def test_in_a_pipeline(world: Any) -> None:
     assert scores == sorted(scores, reverse=True)
     assert answer["stage_statistics"]["stages"]["rerank"]["metadata"]["method"] == "bi_encoder"
     assert answer["warnings"]
+
+
+async def test_vectors_that_are_stored_are_used_while_the_text_is_theirs(world: Any) -> None:
+    from tests.unit.retrieval.conftest import DENSE, SIZE, letters
+
+    query = "lamp"
+    info = world.add_collection("texts")
+    turned = [-value for value in letters(query)]
+    bodies = [
+        {"document_id": "stored", "text": "lamp", "vector": turned},
+        {"document_id": "other", "text": "lamp post", "vector": [0.5] * SIZE},
+        {"document_id": "changed", "text": "something else", "vector": turned},
+    ]
+    await world.put("texts", bodies)
+    template = (
+        '{"document_id": "{{DOC.document_id}}", "score": 1, '
+        '"text": "{% if DOC.document_id == "changed" %}lamp{% else %}{{DOC.text}}{% endif %}"}'
+    )
+    stages = [
+        {"stage_id": "json_transform", "parameters": {"template": template}},
+        {"stage_id": "rerank", "parameters": {"query": query, "model": "letters"}},
+    ]
+
+    async def scores() -> tuple[dict[str, float], Any]:
+        answer = await world.run(stages, collections=("texts",))
+        told = answer["stage_statistics"]["stages"]["rerank"]["metadata"]
+        return {item["document_id"]: item["score"] for item in answer["documents"]}, told
+
+    by_text, told = await scores()
+    assert "by_stored_vectors" not in told
+    assert by_text["stored"] == by_text["changed"] == pytest.approx(1.0)
+    await world.retrieval._embedders.claim(info, {DENSE: "letters@2"})
+    assert (await scores())[0] == by_text
+    world.inference.weights = "2"
+    found, told = await scores()
+    assert told["by_stored_vectors"] == 2
+    assert told["model"] == "letters@2"
+    assert found["stored"] == pytest.approx(-1.0, abs=1e-5)
+    assert found["other"] != pytest.approx(by_text["other"], abs=1e-3)
+    assert found["changed"] == pytest.approx(1.0)
