@@ -295,8 +295,10 @@ def _checks(
     dense: Ranking,
     scores: Any,
 ) -> list[Check]:
-    best = max(ours["dense"]["10"]["ndcg"], ours["sparse"]["10"]["ndcg"])
-    hybrid = ours["hybrid"]["10"]["ndcg"]
+    gains = [
+        ours["hybrid"][k][metric] - max(ours[part][k][metric] for part in ("dense", "sparse"))
+        for k, metric in (("10", "ndcg"), ("100", "recall"), ("100", "mrr"))
+    ]
     apart = ours["sparse"]["10"]["ndcg"] - theirs["bm25s"]["10"]["ndcg"]
     same = max(abs(ours[name][k][m] - own[name][k][m]) for name in ours for k, m in SHOWN)
     # Two texts whose similarities differ by less than rounding may stand in either order.
@@ -308,7 +310,11 @@ def _checks(
         worst = max(worst, *(abs(float(row[place[n]]) - float(s)) for n, s in zip(found, best_first, strict=True)))
         assert len(found) == DEPTH, f"query {id} found {len(found)}"
     return [
-        Check("hybrid is at least as good as the best of its parts (nDCG@10)", f"{hybrid - best:+.4f}", hybrid >= best),
+        Check(
+            "hybrid is at least as good as the best of its parts (nDCG@10, recall@100, MRR)",
+            ", ".join(f"{gain:+.4f}" for gain in gains),
+            min(gains) >= 0,
+        ),
         Check("sparse is as good as bm25s, within 0.01 (nDCG@10)", f"{apart:+.4f}", apart >= -0.01),
         Check("dense is brute force (similarity at every place)", f"{worst:.1e} apart", worst < 1e-4),
         Check("our metrics are those of trec_eval", f"{same:.1e} apart", same < 1e-9),
