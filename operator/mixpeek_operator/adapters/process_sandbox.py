@@ -120,15 +120,18 @@ async def _started(program: Program, limits: Limits, paths: Sequence[str]) -> As
         "output_bytes": limits.output_bytes,
         "cpu_s": math.ceil(_MOST_S),
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-B", "-X", "utf8", _CHILD,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env={},
-        cwd="/",
-        limit=2 * limits.output_bytes + 64 * 1024,
-    )  # fmt: skip
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-B", "-X", "utf8", _CHILD,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            limit=2 * limits.output_bytes + 64 * 1024,
+        )  # fmt: skip
+    except OSError as error:
+        raise UnavailableError(f"the process for the code cannot be started: {error.strerror}") from error
     assert process.stdin is not None
     try:
         late: MixpeekError = UnavailableError("the process for the code does not start; try again later")

@@ -14,7 +14,7 @@ import pytest
 
 from mixpeek_operator.adapters import process_sandbox
 from mixpeek_operator.adapters.process_sandbox import ProcessSandbox
-from mixpeek_operator.core.errors import NotEnabledError, SpecError
+from mixpeek_operator.core.errors import NotEnabledError, SpecError, UnavailableError
 from mixpeek_operator.ports.sandbox import Limits, Program, Ran
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: seccomp isolates the code")
@@ -214,6 +214,12 @@ def test_without_isolation_nothing_runs(
     monkeypatch.setattr(process_sandbox, "_CHILD", str(tmp_path / "child.py"))
     with pytest.raises(NotEnabledError, match=says):
         asyncio.run(run("def transform(doc): return 1"))
+
+
+async def test_a_process_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(UnavailableError, match="No such file"):
+        await run("def transform(doc): return 1")
 
 
 async def test_elsewhere_than_on_linux_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
