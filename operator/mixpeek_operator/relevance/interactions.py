@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -12,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import Directory
-from mixpeek_operator.core.errors import AlreadyExistsError, MixpeekError, NotFoundError
+from mixpeek_operator.core.errors import AlreadyExistsError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Compare, Filter, Operator, all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
@@ -139,18 +140,21 @@ class InteractionLog:
         self._feedback.added(namespace_id, str(body.get("retriever_id", "")))
         return answer
 
-    async def record_many(self, scope: Scope, given: Sequence[Interaction | MixpeekError]) -> dict[str, Any]:
-        """Store each interaction that can be, in one write; an error in the place of one that cannot be read."""
+    async def record_many(self, scope: Scope, given: Sequence[Interaction | SpecError]) -> dict[str, Any]:
+        """Store each interaction that can be, in one write; an error in the place of one that cannot be read.
+
+        What is wrong with one of them fails that one; a store that is away fails the call.
+        """
         namespace_id = namespace_of(scope)
         results: list[dict[str, Any]] = []
         errors: list[str] = []
         bodies: dict[int, dict[str, Any]] = {}
         for index, item in enumerate(given):
             try:
-                if isinstance(item, MixpeekError):
+                if isinstance(item, SpecError):
                     raise item
                 bodies[index], _ = await self._body(namespace_id, item)
-            except MixpeekError as error:
+            except (SpecError, NotFoundError) as error:
                 errors.append(f"interaction {index}: {error.message}")
             id = str(bodies[index]["interaction_id"]) if index in bodies else ""
             results.append({"index": index, "interaction_id": id, "status": "created" if id else "failed"})
@@ -182,15 +186,7 @@ class InteractionLog:
         if named.get("interaction_type"):
             wanted.append(Compare("interaction_type", Operator.CONTAINS, str(named["interaction_type"])))
         if not query.sort:
-            query = ListQuery(
-                query.limit,
-                query.offset,
-                query.cursor,
-                query.search,
-                query.filters,
-                (("timestamp", "desc"),),
-                query.include_total,
-            )
+            query = replace(query, sort=(("timestamp", "desc"),))
         return await list_records(
             self._metadata,
             TABLE,
