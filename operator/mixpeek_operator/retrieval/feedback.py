@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.errors import MixpeekError
 from mixpeek_operator.core.filters import equals
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.retrieval.learned import Choice, Event, LearnedFusion, Posteriors, choose, event_of, learn
@@ -71,7 +72,8 @@ class Feedback:
     ) -> Choice | None:
         """Return the weights of the searches `arms` of retriever `where` (namespace id, retriever id).
 
-        None when reading the interactions takes longer than the circuit breaker allows; it then goes on behind.
+        What was read before counts when the store is away, or takes longer than the circuit breaker allows (reading
+        then goes on behind). None when there is nothing yet.
         """
         read = self._read.get(where)
         if read is None or self._clock.monotonic() >= read.at_s + read.lasts_s():
@@ -81,7 +83,10 @@ class Feedback:
                 # Nobody may be left to ask how it ended.
                 reading.add_done_callback(lambda task: task.cancelled() or task.exception())
             done, _ = await asyncio.wait({reading}, timeout=config.circuit_breaker_timeout_ms / 1000)
-            if done:
+            error = reading.exception() if done else None
+            if error is not None and not isinstance(error, MixpeekError):
+                raise error
+            if done and error is None:
                 read = reading.result()
             elif read is None:
                 return None

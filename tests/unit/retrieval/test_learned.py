@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.retrieval.conftest import SPARSE_URI, URI
 
-from mixpeek_operator.core.errors import SpecError
+from mixpeek_operator.core.errors import SpecError, UnavailableError
 from mixpeek_operator.relevance.interactions import Interaction, InteractionLog
 from mixpeek_operator.retrieval.learned import Event, LearnedFusion, bounded, choose, credits_of, learn, reward
 from mixpeek_operator.retrieval.stages._learned import arms_of
@@ -219,6 +219,20 @@ async def test_a_slow_store_delays_no_search(world: Any, monkeypatch: pytest.Mon
     assert len(answer["documents"]) == 10
     assert "declared weights" in answer["warnings"][0]
     released.set()
+
+
+async def test_a_store_that_is_away_fails_no_search(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = learned_stage(world, "thing 7 lamp")
+
+    async def away(*args: Any, **options: Any) -> Any:
+        raise UnavailableError("the metadata store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.metadata, "find", away)
+        answer = await world.run([stage])
+    assert len(answer["documents"]) == 10
+    assert "declared weights" in answer["warnings"][0]
+    assert "warnings" not in await world.run([stage])
 
 
 async def test_many_interactions_are_not_read_after_each(world: Any, log: InteractionLog) -> None:

@@ -41,7 +41,7 @@ async def weights(
     used = list(declared)
     if choice is None:
         context.warnings.append(
-            "learned fusion: the interactions could not be read in "
+            "learned fusion: the interactions could not be read within "
             f"{config.circuit_breaker_timeout_ms} ms; the declared weights were used"
         )
     else:
