@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any
+import operator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import CollectionInfo
@@ -19,8 +20,10 @@ from mixpeek_operator.core.filters import equals
 from mixpeek_operator.core.ids import random
 from mixpeek_operator.extraction.embedders import TABLE, Embedders, Identities, record_id
 from mixpeek_operator.ingestion.records import timestamp
-from mixpeek_operator.ports.metadata import MetadataStore, Write
+from mixpeek_operator.ports.metadata import MetadataStore, Record, Write
 from mixpeek_operator.ports.vectors import VectorStore
+
+_MAX_STAMPS: Final = 1000
 
 
 class Signatures:
@@ -31,6 +34,7 @@ class Signatures:
         self._vectors = vectors
         self._clock = clock
         self._embedders = Embedders(metadata, vectors, clock)
+        self._stamps: dict[tuple[str, str], tuple[Sequence[CollectionInfo], Sequence[Record], str]] = {}
 
     async def signature(self, collection: CollectionInfo) -> str:
         """Return the signature (32 hex digits); it changes with every write to the collection."""
@@ -45,21 +49,29 @@ class Signatures:
 
     async def stamp(self, namespace_id: str, retriever_id: str, collections: Iterable[CollectionInfo]) -> str:
         """Return one signature of a retriever and its collections, with one read; see `renew`."""
-        wanted = list(collections)
-        known = await self._records(namespace_id, wanted, retriever_id)
+        wanted = tuple(collections)
+        records = await self._metadata.get_many(TABLE, namespace_id, _ids(wanted, retriever_id))
+        place = (namespace_id, retriever_id)
+        last = self._stamps.get(place)
+        # A store that remembers its records gives the same ones until something is written.
+        if last is not None and _same(last[0], wanted) and _same(last[1], records):
+            return last[2]
+        known = {record.id: record.body for record in records}
         revision = str(known.get(retriever_id, {}).get("revision"))
-        return _hash(retriever_id, revision, *_digests(wanted, known))
+        stamp = _hash(retriever_id, revision, *_digests(wanted, known))
+        if len(self._stamps) >= _MAX_STAMPS:
+            self._stamps.clear()
+        self._stamps[place] = (wanted, records, stamp)
+        return stamp
 
     async def renew(self, namespace_id: str, retriever_id: str) -> None:
         """Change the retriever's stamp, so that nothing that was kept for it is found again."""
         body = {"retriever_id": retriever_id, "revision": random("rev", 12)}
         await self._metadata.transact([Write(TABLE, namespace_id, retriever_id, body)])
 
-    async def _records(
-        self, namespace_id: str, collections: Iterable[CollectionInfo], *more: str
-    ) -> dict[str, Mapping[str, Any]]:
-        ids = [*more, *(id for item in collections for id in (item.id, record_id(item.id)))]
-        return {record.id: record.body for record in await self._metadata.get_many(TABLE, namespace_id, ids)}
+    async def _records(self, namespace_id: str, collections: Iterable[CollectionInfo]) -> dict[str, Mapping[str, Any]]:
+        records = await self._metadata.get_many(TABLE, namespace_id, _ids(collections))
+        return {record.id: record.body for record in records}
 
     async def claim(self, collection: CollectionInfo, embedders: Identities) -> None:
         """Record what embedded documents that are about to be written.
@@ -108,6 +120,14 @@ class Signatures:
             "document_count": documents,
             "last_ingestion_at": known.get(collection.id, {}).get("last_ingestion_at"),
         }
+
+
+def _ids(collections: Iterable[CollectionInfo], *more: str) -> list[str]:
+    return [*more, *(id for item in collections for id in (item.id, record_id(item.id)))]
+
+
+def _same(ones: Sequence[object], others: Sequence[object]) -> bool:
+    return len(ones) == len(others) and all(map(operator.is_, ones, others))
 
 
 def _digests(collections: Iterable[CollectionInfo], known: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -24,6 +24,8 @@ MAX_PAGE: Final = 5000
 DEFAULT_PAGE: Final = 1000
 """Documents of a page when the request names no size: all that a pipeline usually makes."""
 _METHODS: Final = ("offset", "cursor", "scroll", "keyset")
+_ASKED: Final = frozenset({"pagination", "limit", "page_size", "offset"})
+"""Keys of a request that ask for a page."""
 
 Documents = list[dict[str, Any]]
 
@@ -50,6 +52,8 @@ class Order:
 
 def read(request: Mapping[str, Any]) -> PageRequest:
     """Return the page that a request asks for. Raises SpecError with every mistake."""
+    if _ASKED.isdisjoint(request):
+        return PageRequest()
     problems: list[Problem] = []
     body = request.get("pagination")
     if body is None:

@@ -24,6 +24,7 @@ from mixpeek_operator.core.directory import CollectionInfo, Feature, NamespaceIn
 from mixpeek_operator.core.errors import NotFoundError
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.core.scope import Scope
+from mixpeek_operator.extraction.embedders import TABLE as SIGNATURES
 from mixpeek_operator.ingestion.signatures import Signatures
 from mixpeek_operator.ports.inference import Scores
 from mixpeek_operator.ports.vectors import Point, SparseVector, Vector, VectorParams
@@ -86,7 +87,7 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.vectors = QdrantEdgeVectors(path / "vectors")
-        self.metadata = SqliteMetadata(path / "metadata.db")
+        self.metadata = SqliteMetadata(path / "metadata.db", remembered=(SIGNATURES,))
         self.inference = Letters()
         self.clock = SystemClock()
         self.info = NamespaceInfo("ns_test000001", "shop", "int_test", "ns_test000001")
