@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -231,13 +232,25 @@ def text_of(document: Mapping[str, Any], field: str | None, most: int = DOCUMENT
     return kept if kept == text else f"{kept} …"
 
 
-def texts(documents: Documents, params: ContentParams, context: Context, most: int = DOCUMENT_TOKENS) -> list[str]:
+async def texts(
+    documents: Documents, params: ContentParams, context: Context, most: int = DOCUMENT_TOKENS
+) -> list[str]:
     """Return what a model reads of each document, at most so many tokens; those without a text become a warning."""
     field = known(params.content_field, context.names, "content_field")
-    without = [params.reads_one_field and _values.present(document, field) is None for document in documents]
-    if any(without):
-        context.warnings.append(f"{sum(without)} of {len(documents)} documents sent to a model have no {field!r}")
-    return ["" if empty else text_of(document, field, most) for document, empty in zip(documents, without, strict=True)]
+    found: list[str] = []
+    missing = 0
+    pause = context.clock.monotonic()
+    for document in documents:
+        empty = params.reads_one_field and _values.present(document, field) is None
+        missing += empty
+        found.append("" if empty else text_of(document, field, most))
+        if context.clock.monotonic() - pause > 0.02:
+            # Counting tokens holds the event loop; other requests get their turn in between.
+            await asyncio.sleep(0)
+            pause = context.clock.monotonic()
+    if missing:
+        context.warnings.append(f"{missing} of {len(documents)} documents sent to a model have no {field!r}")
+    return found
 
 
 def as_document(text: str, index: int | None = None) -> str:

@@ -61,7 +61,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         return state.documents
     _language.few_enough(wanted, "llm_enrich")
     caller = _language.Caller("llm_enrich", params, state, context)
-    texts = _language.texts(wanted, params, context)
+    texts = await _language.texts(wanted, params, context)
     most = None if params.max_tokens is None else known(params.max_tokens, names, "max_tokens")
     checked = _language.checked_schema(params.output_schema)
     schema = None if checked is None else checked.body

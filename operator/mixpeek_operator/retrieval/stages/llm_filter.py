@@ -54,7 +54,7 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         return documents
     _language.few_enough(documents, "llm_filter")
     caller = _language.Caller("llm_filter", params, state, context)
-    texts = _language.texts(documents, params, context)
+    texts = await _language.texts(documents, params, context)
     verdict: dict[str, Any] = {"keep": {"type": "boolean"}}
     if params.explanation:
         # Before the verdict, so that the model thinks first.

@@ -131,7 +131,7 @@ class _Summary:
 
     async def aggregate(self, documents: Documents, group: Any = None) -> dict[str, Any]:
         """Return the document that has the text for all."""
-        sources = self._fitting(self._sources(documents))
+        sources = self._fitting(await self._sources(documents))
         if not sources:
             return self._made("", [], 0, group)
         answer = await self._ask(sources, len(documents), group, cites=self.cites and self.schema is None)
@@ -139,7 +139,7 @@ class _Summary:
 
     async def of_one(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return a document with its own text."""
-        sources = self._fitting(self._sources([document]))
+        sources = self._fitting(await self._sources([document]))
         return paths.write(document, self.output, self._said(await self._ask(sources, 1, None, cites=False)))
 
     def _said(self, answer: Answer) -> Any:
@@ -158,9 +158,9 @@ class _Summary:
             prompt, system=f"{system} {_CITE}" if cites else system, schema=self.schema, max_tokens=self.max_output
         )
 
-    def _sources(self, documents: Documents) -> list[_Source]:
+    async def _sources(self, documents: Documents) -> list[_Source]:
         sources = []
-        texts = _language.texts(documents, self.params, self.context, self.most)
+        texts = await _language.texts(documents, self.params, self.context, self.most)
         for index, (document, text) in enumerate(zip(documents, texts, strict=True), start=1):
             if self.params.template is not None:
                 names = self.context.names
