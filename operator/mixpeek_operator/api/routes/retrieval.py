@@ -209,4 +209,6 @@ def _history(routes: Routes, services: Services) -> None:
 def _adhoc(record: dict[str, Any]) -> dict[str, Any]:
     """Return a run in the wire's shape for runs that no retriever is stored of."""
     mode = "stored" if record.get("retriever_id") else "adhoc"
-    return {**record, "execution_mode": mode, "timestamp": record["created_at"]}
+    shown = {**record, "execution_mode": mode, "timestamp": record["created_at"]}
+    # The wire has an object of them in the history of a retriever, and text here.
+    return {**shown, "inputs": orjson.dumps(record["inputs"]).decode()} if "inputs" in record else shown

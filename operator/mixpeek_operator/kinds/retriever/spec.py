@@ -183,7 +183,7 @@ class RetrieverSpec(NamespacedSpec):
     )
     cache_config: CacheConfig | None = Field(
         default=None,
-        description="Caching of answers: on, for an hour, where equal queries have equal answers; as said here if given.",
+        description="Caching of answers: for an hour, where equal queries have equal answers, unless said here.",
         examples=[{"ttl_seconds": 300}],
     )
     tags: list[str] | None = Field(default=None, max_length=64, description="Labels.", examples=[["prod"]])
