@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 import pytest
-from mixpeek import StorageConnectionModel
+from mixpeek import StorageConnectionListResponse, StorageConnectionModel
 
 from mixpeek_operator.access.connections import Connections
 from mixpeek_operator.adapters.outbound import GuardedClient
@@ -43,7 +43,7 @@ async def test_from_creation_to_deletion(world: Any) -> None:
         assert not any(PASSWORD in answer.text for answer in answers)
         assert answers[4].json()["success"] is False
         assert answers[5].json()["description"] == "customers"
-        assert (await http.delete(f"{ROOT}/{id}")).json()["deleted"]
+        assert (await http.delete(f"{ROOT}/{id}")).json()["connection_id"] == id
         assert (await http.get(f"{ROOT}/{id}")).status_code == 404
         assert (await http.get("/v1/organizations/secrets")).json()["secrets"] == []
     assert PASSWORD.encode() not in world.at_rest()
@@ -73,3 +73,18 @@ async def test_only_administrators(world: Any) -> None:
     async with world.client(key) as http:
         assert (await http.post(f"{ROOT}/list", json={})).status_code == 403
         assert (await http.get(f"{ROOT}/crm")).status_code == 403
+
+
+async def test_lists_in_pages(world: Any) -> None:
+    async with world.client() as http:
+        for name in "abc":
+            config = {"host": "db.example", "database": "shop", "credentials": {"username": "u", "password": PASSWORD}}
+            body = {"name": name, "provider_type": "postgresql", "provider_config": config, "test_before_save": False}
+            assert (await http.post(ROOT, json=body)).status_code == 200
+        answer = (await http.post(f"{ROOT}/list", params={"limit": 2}, json={"is_active": True})).json()
+        read = StorageConnectionListResponse.from_dict(answer)
+        assert read is not None
+        assert ([item.name for item in read.results], read.total) == (["a", "b"], 3)
+        assert read.pagination.next_page == "2"
+        rest = await http.post(f"{ROOT}/list", params={"page_size": 2, "page": 2}, json={})
+        assert [item["name"] for item in rest.json()["results"]] == ["c"]

@@ -67,10 +67,10 @@ class GuardedClient:
         domains = None if call.domains is None else Domains(call.domains)
         _check(url, domains)
         try:
-            async with asyncio.timeout(call.timeout_s):
+            async with asyncio.timeout(call.timeout_s) as limit:
                 if call.rate is not None:
                     await self._rates.turn(call.tenant, url.host, call.rate, call.timeout_s)
-                return await self._try(call, url, domains)
+                return await self._try(call, url, domains, limit.when())
         except TimeoutError as error:
             raise UnavailableError(
                 f"{shown(url)} took longer than {call.timeout_s:g} s", code="fetch_timeout"
@@ -81,7 +81,8 @@ class GuardedClient:
         if self._transport is not None:
             await self._transport.aclose()
 
-    async def _try(self, call: Call, url: httpx.URL, domains: Domains | None) -> Answer:
+    async def _try(self, call: Call, url: httpx.URL, domains: Domains | None, deadline: float | None) -> Answer:
+        now = asyncio.get_running_loop().time
         for attempt in range(1, call.attempts + 1):
             pause = _FIRST_PAUSE_S * 2 ** (attempt - 1)
             try:
@@ -92,9 +93,10 @@ class GuardedClient:
                         f"{shown(url)} cannot be fetched: {_why(error)}", code="fetch_failed"
                     ) from None
             else:
-                if answer.status not in _AGAIN or attempt == call.attempts:
-                    return answer
                 pause = _retry_after_s(answer.headers) or pause
+                late = deadline is not None and now() + pause >= deadline
+                if answer.status not in _AGAIN or attempt == call.attempts or late:
+                    return answer
             await asyncio.sleep(pause)
         raise AssertionError("a call is sent at least once")
 

@@ -173,6 +173,23 @@ async def test_a_host_that_is_away(outbound: GuardedClient) -> None:
         assert isinstance(await refused(outbound, call, "fetch_failed"), UnavailableError)
 
 
+async def test_a_host_that_speaks_something_else(outbound: GuardedClient) -> None:
+    def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as mail:
+        port = mail.sockets[0].getsockname()[1]
+        call = Call(f"http://api.example:{port}/", credentials=(IN_QUERY,))
+        assert "does not speak HTTP" in str(await refused(outbound, call, "fetch_failed"))
+
+
+async def test_it_is_not_waited_for_longer_than_there_is_time(server: Server, outbound: GuardedClient) -> None:
+    server.answer = lambda asked: Reply(429, headers={"retry-after": "3600"})
+    assert (await outbound.send(Call(at(server), attempts=3))).status == 429
+    assert len(server.asked) == 1
+
+
 async def test_it_is_asked_again_when_it_says_so(server: Server, outbound: GuardedClient) -> None:
     statuses = iter([429, 503, 200, 503, 503, 500])
     server.answer = lambda asked: Reply(next(statuses), headers={"retry-after": "0"})

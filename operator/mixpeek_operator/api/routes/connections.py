@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends
+from fastapi import Depends, Query
 from pydantic import Field
 
 from mixpeek_operator.api import bodies
 from mixpeek_operator.api.auth import Caller
+from mixpeek_operator.api.lists import MAX_LIMIT, MAX_OFFSET
 from mixpeek_operator.api.models import Body
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
@@ -64,13 +65,28 @@ def router(services: Services) -> Routes:
 
     @routes.post(f"{_CONNECTIONS}/list")
     async def list_connections(
-        caller: Caller, body: Annotated[ConnectionList, Depends(bodies.body(ConnectionList))]
+        caller: Caller,
+        body: Annotated[ConnectionList, Depends(bodies.body(ConnectionList))],
+        limit: Annotated[int | None, Query(ge=1, le=MAX_LIMIT)] = None,
+        page_size: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+        offset: Annotated[int | None, Query(ge=0, le=MAX_OFFSET)] = None,
+        page: Annotated[int, Query(ge=1, le=MAX_OFFSET // MAX_LIMIT)] = 1,
     ) -> Json:
         found = await services.connections.find(
             caller.organization, provider_type=body.provider_type, status=body.status, is_active=body.is_active
         )
-        pagination = {"page": 1, "page_size": len(found), "total_pages": 1, "total": len(found)}
-        return Json({"results": found, "total": len(found), "pagination": pagination})
+        size = limit or page_size
+        start = (page - 1) * size if offset is None else offset
+        number, pages = start // size + 1, -(-len(found) // size)
+        pagination = {
+            "page": number,
+            "page_size": size,
+            "total_pages": pages,
+            "total": len(found),
+            "next_page": str(number + 1) if number < pages else None,
+            "previous_page": str(number - 1) if number > 1 else None,
+        }
+        return Json({"results": found[start : start + size], "total": len(found), "pagination": pagination})
 
     @routes.get(_CONNECTION)
     async def get_connection(caller: Caller, connection_identifier: str) -> Json:
@@ -88,7 +104,7 @@ def router(services: Services) -> Routes:
     @routes.delete(_CONNECTION)
     async def delete_connection(caller: Caller, connection_identifier: str) -> Json:
         await services.connections.delete(caller.organization, connection_identifier)
-        return Json({"deleted": True, "connection_id": connection_identifier})
+        return Json({"connection_id": connection_identifier, "message": "the connection is deleted"})
 
     @routes.post(f"{_CONNECTION}/test")
     async def test_connection(caller: Caller, connection_identifier: str) -> Json:
