@@ -77,9 +77,10 @@ def search_in(*collections: str) -> dict[str, Any]:
 async def test_a_collection_that_only_a_stage_names_recompiles_when_it_changes(world: Any) -> None:
     world.declare([search_in("suppliers")])
     assert {item["collection_id"] for item in await documents(world)} == {"col_suppliers"}
-    compiled = world.retrieval._pipelines["ns_test000001", "ret_r"][1]
+    compiled = await world.retrieval._pipelines.declared(world.info, "r")
     await documents(world)
-    assert world.retrieval._pipelines["ns_test000001", "ret_r"][1] is compiled, "nothing changed, nothing is compiled"
+    again = await world.retrieval._pipelines.declared(world.info, "r")
+    assert again is compiled, "nothing changed, nothing is compiled"
     world.declared["suppliers"] = replace(world.declared["suppliers"], features=(), config_signature="other")
     with pytest.raises(SpecError, match="text_embedding"):
         await documents(world)
