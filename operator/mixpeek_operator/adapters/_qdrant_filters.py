@@ -116,10 +116,10 @@ def _compare(condition: Compare) -> models.Filter | None:
     if operator in _BOUNDS:
         return _over(paths, _ordered(_BOUNDS[operator], value))
     if operator is Operator.EXISTS and isinstance(value, bool | None):
-        there = _any(*(_gated(path, _none(_at(path, "is_empty"))) for path in paths))
+        there = _any(*(_gated(path, _exists(path)) for path in paths))
         return _none(there) if value is False else there
     if operator is Operator.IS_NULL and isinstance(value, bool | None):
-        null = _any(*(_gated(path, _at(path, "is_null")) for path in paths))
+        null = _any(*(_gated(path, _null(path)) for path in paths))
         return _none(null) if value is False else null
     return None
 
@@ -185,14 +185,26 @@ def _over(paths: list[_Path], condition: dict[str, Any] | None) -> models.Filter
     if condition is None:
         return None
     if not condition:
-        return _any(*(_gated(path, _at(path, "is_null")) for path in paths))
+        return _any(*(_gated(path, _null(path)) for path in paths))
     return _any(
         *(_gated(path, models.Filter(must=[models.FieldCondition(key=path.key, **condition)])) for path in paths)
     )
 
 
-def _at(path: _Path, kind: str) -> models.Filter:
-    field = models.PayloadField(key=path.key)
+def _null(path: _Path) -> models.Filter:
+    """Null stands there, or in an array there: a server looks into arrays for it only where the field is indexed."""
+    return _any(_at(path.key, "is_null"), _at(f"{path.key}[]", "is_null"))
+
+
+def _exists(path: _Path) -> models.Filter:
+    """Something but null and [] stands there: for a server an array of nulls alone is not empty."""
+    inside = f"{path.key}[]"
+    only_nulls = all_of(_at(inside, "is_null"), _at(inside, "is_empty"))
+    return _none(_at(path.key, "is_empty"), only_nulls)
+
+
+def _at(key: str, kind: str) -> models.Filter:
+    field = models.PayloadField(key=key)
     condition = models.IsNullCondition(is_null=field) if kind == "is_null" else models.IsEmptyCondition(is_empty=field)
     return models.Filter(must=[condition])
 
