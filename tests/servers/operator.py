@@ -45,7 +45,7 @@ class OperatorProcess:
 
     def start(self, within_s: float = 180) -> None:
         """Start it and wait until it has read everything."""
-        self._process = _context.Process(target=_run, args=(self.log, self._settings), daemon=True)
+        self._process = _context.Process(target=_run, args=(self.log, self._settings, dict(os.environ)), daemon=True)
         self._process.start()
         end = time.monotonic() + within_s
         while time.monotonic() < end and self._process.is_alive():
@@ -56,7 +56,7 @@ class OperatorProcess:
 
     def launch(self) -> None:
         """Start it and wait for nothing."""
-        self._process = _context.Process(target=_run, args=(self.log, self._settings), daemon=True)
+        self._process = _context.Process(target=_run, args=(self.log, self._settings, dict(os.environ)), daemon=True)
         self._process.start()
 
     def kill(self) -> None:
@@ -118,7 +118,9 @@ def operating(folder: Path, kubeconfig: Path, **settings: Any) -> Iterator[Opera
         process.kill()
 
 
-def _run(log: Path, settings: dict[str, Any]) -> None:
+def _run(log: Path, settings: dict[str, Any], environment: dict[str, str]) -> None:
+    # The fork server's own is that of the moment it was started in.
+    os.environ.update(environment)
     from mixpeek_operator.cli.operating import run
 
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
