@@ -14,6 +14,7 @@ install() {
     ferretdb) go_program "$1" . ;;
     s3proxy) maven_jar "$1" ;;
     redis-server) debian_program "$1" redis-server ;;
+    mariadbd) debian_program "$1" mariadb-server-core ;;
     etcd | kube-* | kubectl | helm | ray-operator) "$here/kubernetes/build.sh" "$1" >/dev/null ;;
     *) echo "unknown server $1" >&2; exit 2 ;;
   esac
@@ -51,7 +52,7 @@ maven_jar() { # NAME: the artifact in NAME/pin, `group:artifact:version:packagin
 }
 
 debian_program() { # COMMAND PACKAGE: what is on PATH, else Debian's package
-  command -v "$1" >/dev/null && return
+  PATH=$PATH:/usr/sbin command -v "$1" >/dev/null && return
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "needs $1 on PATH (Debian: apt-get install $2)" >&2; exit 3; }
   echo "installing $2" >&2
   { DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -q --no-install-recommends "$2" ||

@@ -14,13 +14,16 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from tests.servers.process import installed
+
 PASSWORD = "a-password"
 USER = "owner"
 
 
 @contextlib.contextmanager
 def mariadb() -> Iterator[int]:
-    """Run a server until the block ends; its port. Skips the test when none is installed."""
+    """Run a server until the block ends; its port. Skips the test where none can be installed."""
+    installed("mariadbd")
     program = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         pytest.skip("needs mariadbd (Debian: mariadb-server-core)")
