@@ -81,7 +81,7 @@ def _compare(condition: Compare, arrays: Set[str]) -> edge.Filter | None:
     if operator in _BOUNDS:
         return _over(paths, _ordered(_BOUNDS[operator], value))
     if operator is Operator.EXISTS and isinstance(value, bool | None):
-        missing = _all(*(edge.Filter(must=[edge.IsEmptyCondition(path)]) for path in paths))
+        missing = _all(*(_missing(path) for path in paths))
         return missing if value is False else _none(missing)
     if operator is Operator.IS_NULL and isinstance(value, bool | None):
         null = _any(*(edge.Filter(must=[edge.IsNullCondition(path)]) for path in paths))
@@ -161,6 +161,13 @@ def edge_paths(field: str, arrays: Set[str]) -> list[str] | None:
 
 def _over(paths: list[str], condition: dict[str, Any] | None) -> edge.Filter | None:
     return None if condition is None else _any(*(_field(path, condition) for path in paths))
+
+
+def _missing(path: str) -> edge.Filter:
+    """Nothing but null and [] stands there; an array of nulls alone does not count as empty."""
+    inside = f"{path}[]"
+    only_nulls = edge.Filter(must=[edge.IsNullCondition(inside), edge.IsEmptyCondition(inside)])
+    return _any(edge.Filter(must=[edge.IsEmptyCondition(path)]), only_nulls)
 
 
 def _field(path: str, condition: dict[str, Any]) -> edge.Filter:
