@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from tests.servers.process import installed
+from tests.servers.process import installed, running
 
 PASSWORD = "a-password"
 USER = "owner"
@@ -28,9 +26,6 @@ def mariadb() -> Iterator[int]:
     if program is None:
         pytest.skip("needs mariadbd (Debian: mariadb-server-core)")
     folder = Path(tempfile.mkdtemp(prefix="mariadb-", dir="/tmp"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     (folder / "data" / "mysql").mkdir(parents=True)
     shown = Path(program).resolve().parent.parent / "share" / "mysql"
     common = [
@@ -47,15 +42,9 @@ def mariadb() -> Iterator[int]:
     try:
         bootstrap = [*common, "--bootstrap"]
         subprocess.run(bootstrap, input=setup.encode(), check=True, capture_output=True, cwd=folder)
-        with (folder / "log").open("wb") as log:
-            command = [*common, f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=dict(os.environ))
-        try:
-            _await(process, port, folder / "log")
-            yield port
-        finally:
-            process.terminate()
-            process.wait(60)
+        listening = [*common, "--bind-address=127.0.0.1", "--skip-name-resolve"]
+        with running(lambda port: [*listening, f"--port={port}"], folder / "log") as server:
+            yield server.port
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -64,17 +53,3 @@ def connect(port: int) -> pymysql.connections.Connection:
     return pymysql.connect(
         host="127.0.0.1", port=port, user=USER, password=PASSWORD, database="shop", autocommit=True, ssl_disabled=True
     )
-
-
-def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            raise RuntimeError(log.read_text())
-        try:
-            connect(port).close()
-        except pymysql.err.OperationalError:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.1)
-        else:
-            return
-    raise RuntimeError("MariaDB does not answer: " + log.read_text())

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
+from tests.servers.mixpeek import free_port
 
 PASSWORD = "a-password"
 USER = "owner"
@@ -36,9 +37,7 @@ def postgres() -> Iterator[int]:
     user = _NOBODY if os.geteuid() == 0 else None
     if user is not None:
         os.chown(folder, user, user)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     data, secret = folder / "data", folder / "password"
     secret.write_text(PASSWORD)
     secret.chmod(0o644)
