@@ -13,13 +13,14 @@ from mixpeek_operator.adapters.kubernetes_api import Api, KubernetesApi
 from mixpeek_operator.adapters.kubernetes_config import connection
 from mixpeek_operator.adapters.kubernetes_errors import Expired
 from mixpeek_operator.adapters.kubernetes_resources import KubernetesResources
-from mixpeek_operator.core.errors import AlreadyExistsError, NotFoundError, UnavailableError
+from mixpeek_operator.core.errors import AlreadyExistsError, NotFoundError, RateLimitedError, UnavailableError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.resource import Metadata, Resource, ResourceKey
 from mixpeek_operator.kinds import kinds
 
 SCHEMAS = {name: kind.schema for name, kind in kinds().items()}
 BUCKETS = Api("mixpeek.com", "v1alpha1", "buckets", "Bucket")
+AWAY = (UnavailableError, RateLimitedError)
 
 
 def bucket(name: str) -> Resource:
@@ -49,7 +50,7 @@ async def test_the_view_is_whole_again_after_every_fault(private_control_plane: 
         async def created() -> bool:
             try:
                 await store.create(bucket(name))
-            except UnavailableError:
+            except AWAY:
                 return False
             except AlreadyExistsError:
                 pass  # an earlier try was not answered, but heard
@@ -61,7 +62,7 @@ async def test_the_view_is_whole_again_after_every_fault(private_control_plane: 
         async def deleted() -> bool:
             try:
                 await other.delete(key)
-            except UnavailableError:
+            except AWAY:
                 return False
             except NotFoundError:
                 pass
@@ -102,7 +103,7 @@ async def test_the_view_is_whole_again_after_every_fault(private_control_plane: 
                         pass
                 except Expired:
                     return True
-                except UnavailableError:
+                except AWAY:
                     return False
             return False
 

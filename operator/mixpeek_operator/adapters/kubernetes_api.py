@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 import orjson
@@ -20,6 +20,7 @@ from mixpeek_operator.adapters.kubernetes_errors import error_of
 from mixpeek_operator.core.errors import AlreadyExistsError, RateLimitedError, UnavailableError
 
 Object = dict[str, Any]
+T = TypeVar("T")
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -251,7 +252,7 @@ class KubernetesApi:
             total=timeout_s + _GRACE_S, sock_connect=self._timeout_s, sock_read=timeout_s + _GRACE_S
         )
         path = api.path(namespace)
-        answer = await self._send("GET", path, None, query, None, timeout)
+        answer = await self._taken_up(lambda: self._send("GET", path, None, query, None, timeout))
         try:
             async for line in answer.content:
                 event = orjson.loads(line)
@@ -283,20 +284,28 @@ class KubernetesApi:
         With `create` an answer that nothing new was made raises AlreadyExistsError.
         """
         timeout = aiohttp.ClientTimeout(total=self._timeout_s)
-        for attempt in range(_THROTTLED + 1):
+
+        async def once() -> tuple[int, bytes]:
             try:
                 async with self._slots, await self._send(method, path, body, query, content_type, timeout) as answer:
-                    data = await answer.read()
+                    return answer.status, await answer.read()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise self._away(error) from error
+
+        status, data = await self._taken_up(once)
+        if create and status != _CREATED:
+            raise AlreadyExistsError(f"{path.rpartition('/')[2]} exists already")
+        return _object(data)
+
+    async def _taken_up(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send, and send again what the API server was too busy, or is just starting, to take up."""
+        for attempt in range(_THROTTLED + 1):
+            try:
+                return await send()
             except RateLimitedError as error:
                 if attempt == _THROTTLED:
                     raise
                 await asyncio.sleep(float(error.details.get("retry_after_s") or 1))
-                continue
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise self._away(error) from error
-            if create and answer.status != _CREATED:
-                raise AlreadyExistsError(f"{path.rpartition('/')[2]} exists already")
-            return _object(data)
         raise AssertionError("unreachable")
 
     async def _send(

@@ -20,7 +20,9 @@ class Dependencies:
         """Depend on a resource from now on; to be called before it or its documents are read."""
         key = f"{kind}/{identifier}"
         if key not in self._marks:
-            self._marks[key] = await self._mark(kind, identifier) or ""
+            mark = await self._mark(kind, identifier) or ""
+            # The first of several at once counts: what was read behind it may be older than a later mark.
+            self._marks.setdefault(key, mark)
 
     def snapshot(self) -> dict[str, str]:
         """All marks so far."""

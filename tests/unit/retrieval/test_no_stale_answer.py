@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from tests.unit.retrieval.conftest import DENSE, World, letters
 
 from mixpeek_operator.core.links import Links
 from mixpeek_operator.ingestion.documents import Documents
+from mixpeek_operator.retrieval.dependencies import Dependencies
 
 IDS = [f"d{number}" for number in range(5)]
 SEARCH = {
@@ -166,8 +168,43 @@ class Actors:
                 await self.read()
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_no_answer_is_older_than_what_was_acknowledged(world: World, seed: int) -> None:
+Call = TypeVar("Call", bound=Callable[..., Awaitable[Any]])
+
+
+def dawdling(call: Call, dice: random.Random) -> Call:
+    """The same call, before and behind which others get their turns now and then."""
+
+    async def nap() -> None:
+        chance = dice.random()
+        if chance < 0.3:
+            for _ in range(dice.randrange(6)):
+                await asyncio.sleep(0)
+        elif chance < 0.4:
+            await asyncio.sleep(dice.random() / 100)
+
+    async def called(*args: Any, **kwargs: Any) -> Any:
+        await nap()
+        result = await call(*args, **kwargs)
+        await nap()
+        return result
+
+    return cast(Call, called)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_no_answer_is_older_than_what_was_acknowledged(
+    world: World, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = random.Random(seed)
+    for store, name in (
+        (world.metadata, "get_many"),
+        (world.metadata, "transact"),
+        (world.vectors, "search"),
+        (world.vectors, "upsert"),
+        (world.cache, "get"),
+        (world.cache, "set"),
+    ):
+        monkeypatch.setattr(store, name, dawdling(getattr(store, name), dice))
     world.add_collection("mine")
     world.add_collection("other")
     inputs = {"query": {"type": "text"}, "parity": {"type": "number"}, "nested": {"type": "text"}}
@@ -180,7 +217,7 @@ async def test_no_answer_is_older_than_what_was_acknowledged(world: World, seed:
         ("of_other", [SEARCH], ("other",)),
     ):
         world.declare(stages, name=name, collections=collections, inputs=inputs, cache=kept)
-    actors = Actors(world, random.Random(seed))
+    actors = Actors(world, dice)
     await asyncio.gather(*(actors.act(60) for _ in range(5)))
     assert actors.hits > 20, "a test of kept answers needs some"
 
@@ -192,6 +229,22 @@ def test_the_model_knows_what_is_too_old() -> None:
     assert truth.possible("d0", 3, 5) == {1, 2}
     assert truth.possible("d0", 7, 8) == {2}
     assert truth.possible("d0", 7, 10) == {2, 3}
+
+
+async def test_what_was_read_first_counts_of_marks_taken_at_once() -> None:
+    told: list[asyncio.Future[str]] = []
+
+    async def mark(kind: str, identifier: str) -> str:
+        told.append(asyncio.get_running_loop().create_future())
+        return await told[-1]
+
+    dependencies = Dependencies(mark)
+    both = [asyncio.create_task(dependencies.add("collection", "c")) for _ in range(2)]
+    await asyncio.sleep(0)
+    for future, text in zip(told, ("old", "new"), strict=True):
+        future.set_result(text)
+    await asyncio.gather(*both)
+    assert dependencies.snapshot() == {"collection/c": "old"}
 
 
 async def test_a_query_by_a_document_depends_on_where_that_document_is(world: World) -> None:
