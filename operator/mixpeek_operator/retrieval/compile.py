@@ -10,7 +10,7 @@ from mixpeek_operator.core.directory import CollectionInfo, NamespaceInfo, Retri
 from mixpeek_operator.core.errors import MixpeekError, Place, Problem, SpecError
 from mixpeek_operator.retrieval.declaration import Declared
 from mixpeek_operator.retrieval.inputs import InputSchema
-from mixpeek_operator.retrieval.keeping import NEVER, AnswerRule, StageRule, answer_rule, stage_rule
+from mixpeek_operator.retrieval.keeping import NEVER, AnswerRule, StageRule, answer_rule, stage_rule, telling
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.stage import Compilation
 
@@ -123,9 +123,10 @@ async def compile_pipeline(
 def _ruled(retriever: RetrieverInfo, steps: Sequence[Step]) -> Iterator[Step]:
     """Say of each step whether its output is kept, and whether it runs beside the one before."""
     running: list[Step] = []
+    told = telling(retriever, [item for step in steps for item in step.items])
     for step in steps:
         moved = (*step.before, *step.after)
-        ruled = replace(step, rule=stage_rule(retriever, step.stage, moved), writes=_writes(step))
+        ruled = replace(step, rule=stage_rule(retriever, step.stage, moved, told), writes=_writes(step))
         beside = bool(running) and _independent(ruled, running)
         ruled = replace(ruled, beside=beside)
         running = [*(running if beside else ()), ruled]

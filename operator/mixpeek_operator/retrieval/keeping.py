@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
+from pydantic import BaseModel
 
 from mixpeek_operator.core.directory import RetrieverInfo
 from mixpeek_operator.retrieval.declaration import Declared
@@ -59,6 +61,10 @@ def answer_rule(retriever: RetrieverInfo, stages: Sequence[Declared]) -> AnswerR
         behavior, ttl = item.params.cache_behavior, item.params.cache_ttl_seconds
         if behavior == "disabled" or ttl == 0:
             return AnswerRule(0, f"the stage {item.name!r} switches caching off", rule.repeatable)
+    told = telling(retriever, stages)
+    if told is not None:
+        reason = f"the stage {told.name!r} may write a field of cache_config.exclude_fields under another name"
+        return AnswerRule(0, reason, rule.repeatable)
     for item in changing:
         if not config and item.params.cache_behavior != "aggressive":
             reason = f"the stage {item.name!r} may answer differently every time; declare cache_config to keep answers"
@@ -67,13 +73,38 @@ def answer_rule(retriever: RetrieverInfo, stages: Sequence[Declared]) -> AnswerR
     return AnswerRule(min([rule.ttl_s, *map(float, ttls)]), repeatable=rule.repeatable)
 
 
-def stage_rule(retriever: RetrieverInfo, item: Declared, moved: Sequence[Declared]) -> StageRule:
-    """Outputs are kept of costly stages that are repeatable, of named ones, and where the stage itself says so."""
+def stage_rule(
+    retriever: RetrieverInfo, item: Declared, moved: Sequence[Declared], told: Declared | None = None
+) -> StageRule:
+    """Outputs are kept of costly stages that are repeatable, of named ones, and where the stage itself says so.
+
+    Those from the stage `told` on are not; see `telling`.
+    """
     uses = {path for each in (item, *moved) for path in each.uses if path[0] == "INPUT"}
     inputs = None if any(len(path) < 2 for path in uses) else tuple(sorted({path[1] for path in uses}))
     declared = [each.declared for each in (item, *moved)]
     repeatable = all(map(is_repeatable, (item, *moved)))
-    return StageRule(_stage_ttl(retriever, item, repeatable), repeatable, digest(declared), inputs)
+    ttl_s = 0 if told is not None and told.index <= item.index else _stage_ttl(retriever, item, repeatable)
+    return StageRule(ttl_s, repeatable, digest(declared), inputs)
+
+
+def telling(retriever: RetrieverInfo, stages: Sequence[Declared]) -> Declared | None:
+    """Return the first stage that may write what an excluded field holds under another name.
+
+    That is one whose parameters name the field, and one of which nobody can say what it makes of a document. Stages
+    that only choose or order documents leave a field where it is.
+    """
+    fields = retriever.cache_config.get("exclude_fields") or ()
+    if not fields:
+        return None
+    named = re.compile("|".join(rf"(?<!\w){re.escape(field)}(?!\w)" for field in fields))
+    for item in stages:
+        if item.stage.filter is not None or item.stage.info.category == "sort":
+            continue
+        texts = _texts([*item.declared.get("parameters", {}).values(), *vars(item.params).values()])
+        if not is_repeatable(item) or ("DOC",) in item.uses or any(named.search(text) for text in texts):
+            return item
+    return None
 
 
 def is_repeatable(item: Declared) -> bool:
@@ -98,6 +129,20 @@ def _stage_ttl(retriever: RetrieverInfo, item: Declared, repeatable: bool) -> fl
         return ttl
     asked = behavior is not None or own_ttl is not None
     return ttl if repeatable and (asked or item.stage.costly) else 0
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from _texts(list(vars(value).values()))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
 
 
 def _of_one_run(path: tuple[str, ...]) -> bool:

@@ -9,7 +9,7 @@ A cache that is away or slow costs its adapter's time limit and never an answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,11 +60,15 @@ class Shelf:
         except MixpeekError as error:
             _log.warning("cache_not_written", reason=error.message)
 
-    def put_later(self, key: str, make: Callable[[], bytes | None], ttl_s: float) -> None:
+    def put_later(self, key: str, make: Callable[[], Awaitable[bytes | None]], ttl_s: float) -> None:
         """Make and keep an entry behind the answer, which does not wait for it."""
 
         async def write() -> None:
-            value = make()
+            try:
+                value = await make()
+            except MixpeekError as error:
+                _log.warning("cache_not_written", reason=error.message)
+                return
             if value is not None:
                 await self.put(key, value, ttl_s)
 
@@ -97,17 +101,19 @@ class Kept:
     """What the history of a hit tells: status, number of documents, the query."""
     marks: Mapping[str, str]
     """See Dependencies."""
+    gaps: Sequence[Sequence[Any]] = ()
+    """What was taken out of its documents; see Withheld."""
 
     def encode(self) -> bytes:
         """As it is stored: a line of JSON, then the body."""
-        head = {"at": self.at, "facts": self.facts, "marks": self.marks}
+        head = {"at": self.at, "facts": self.facts, "marks": self.marks, "gaps": self.gaps}
         return orjson.dumps(head) + b"\n" + self.body
 
     @classmethod
     def decode(cls, value: bytes) -> Kept:
         head, _, body = value.partition(b"\n")
         found = orjson.loads(head)
-        return cls(found["at"], body, found["facts"], found["marks"])
+        return cls(found["at"], body, found["facts"], found["marks"], found.get("gaps", ()))
 
 
 class Answers:

@@ -16,6 +16,7 @@ from mixpeek_operator.retrieval.dependencies import Dependencies
 from mixpeek_operator.retrieval.keeping import digest
 from mixpeek_operator.retrieval.kept import Shelf
 from mixpeek_operator.retrieval.stage import Context, State
+from mixpeek_operator.retrieval.withheld import Withheld
 
 Documents = list[dict[str, Any]]
 
@@ -111,8 +112,11 @@ class Trail:
 class StageOutputs:
     """The kept outputs of one retriever for one execution; see Shelf."""
 
-    def __init__(self, shelf: Shelf, prefix: str, dependencies: Dependencies, *, fresh: bool) -> None:
+    def __init__(
+        self, shelf: Shelf, prefix: str, dependencies: Dependencies, withheld: Withheld, *, fresh: bool
+    ) -> None:
         self._shelf = shelf
+        self._withheld = withheld
         self._prefix = prefix
         self._dependencies = dependencies
         self._fresh = fresh
@@ -127,6 +131,11 @@ class StageOutputs:
         kept = orjson.loads(value)
         if not await self._dependencies.hold(kept.pop("marks")):
             return None
+        gaps = kept.pop("gaps", None)
+        if gaps:
+            kept["documents"] = await self._withheld.put_back(kept["documents"], gaps)
+            if kept["documents"] is None:
+                return None
         return Output(**kept)
 
     def keep(self, key: str, output: Output, ttl_s: float) -> None:
@@ -143,7 +152,18 @@ class StageOutputs:
             "cached_at": self._shelf.now(),
             "marks": self._dependencies.snapshot(),
         }
-        self._shelf.put_later(self._prefix + key, lambda: _encoded(body), ttl_s)
+
+        async def made() -> bytes | None:
+            if self._withheld:
+                taken = await self._withheld.taken_out(
+                    output.documents, output.facets, output.aggregations, output.signals, output.metadata
+                )
+                if taken is None:
+                    return None
+                body["documents"], body["gaps"] = taken
+            return _encoded(body)
+
+        self._shelf.put_later(self._prefix + key, made, ttl_s)
 
 
 def _encoded(body: Any) -> bytes | None:

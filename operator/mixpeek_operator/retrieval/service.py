@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
+
+import orjson
 
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.clock import Clock
@@ -43,6 +46,7 @@ from mixpeek_operator.retrieval.query import Query
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.stage import Context, Documents
 from mixpeek_operator.retrieval.wire import Answer
+from mixpeek_operator.retrieval.withheld import Withheld
 
 MAX_NESTING: Final = 3
 """Retrievers inside retrievers, through `document_enrich`."""
@@ -135,7 +139,9 @@ class Retrieval:
         if not query.fresh:
             kept = await self._answers.find(key)
             if kept is not None and await dependencies.hold(kept.marks):
-                return self._found(query, kept, ttl_s, etag, began)
+                kept = await self._whole(pipeline, kept)
+                if kept is not None:
+                    return self._found(query, kept, ttl_s, etag, began)
         fresh: list[tuple[str, bytes, Kept]] = []
 
         async def make() -> Kept | None:
@@ -146,7 +152,7 @@ class Retrieval:
             facts = wire.facts_of(execution, query.inputs, len(made["documents"]))
             kept = Kept(self._shelf.now(), body, facts, dependencies.snapshot())
             fresh.append((execution.id, body, kept))
-            return kept if execution.status == "completed" else None
+            return await self._bare(pipeline, made, kept) if execution.status == "completed" else None
 
         if query.fresh:
             found = await make()
@@ -156,7 +162,7 @@ class Retrieval:
             found = await asyncio.shield(self._answers.begin(key, make, ttl_s))
         execution_id, body, kept = fresh[0]
         whole = wire.whole(execution_id, body, None)
-        return Answer(execution_id, whole, None if found is None else _etag(etag, kept), ttl_s)
+        return Answer(execution_id, whole, None if found is None else _etag(etag, found), ttl_s)
 
     async def events(self, scope: Scope, identifier: str | None, request: Mapping[str, Any]) -> AsyncIterator[bytes]:
         """Answer as `answer` does (`execute_adhoc` without an identifier), telling of every stage: JSON of events.
@@ -257,11 +263,15 @@ class Retrieval:
     # -- one execution
 
     def _query(self, scope: Scope, pipeline: Pipeline, request: Mapping[str, Any]) -> Query:
+        page = pagination.read(request)
+        if page.method == "scroll" and pipeline.retriever.cache_config.get("exclude_fields"):
+            text = "a scroll keeps its result, and cache_config.exclude_fields forbids that; use cursor or keyset pages"
+            raise BadRequestError(text, code="scroll_not_kept")
         return Query(
             scope,
             pipeline,
             request,
-            pagination.read(request),
+            page,
             parse(request.get("filters")),
             pipeline.inputs.check(request.get("inputs")),
         )
@@ -321,6 +331,27 @@ class Retrieval:
         )
         age_s = max(0.0, now.timestamp() - kept.at)
         return Answer(id, wire.whole(id, kept.body, kept.at), _etag(etag, kept), ttl_s, kept.at, age_s)
+
+    async def _bare(self, pipeline: Pipeline, made: Mapping[str, Any], kept: Kept) -> Kept | None:
+        """The answer as it may be kept: without excluded fields; None when it cannot be."""
+        withheld = self._withheld(pipeline)
+        if not withheld:
+            return kept
+        taken = await withheld.taken_out(made["documents"], {**made, "documents": None})
+        if taken is None:
+            return None
+        return replace(kept, body=wire.members({**made, "documents": taken[0]}), gaps=taken[1])
+
+    async def _whole(self, pipeline: Pipeline, kept: Kept) -> Kept | None:
+        """The answer as it was made; None when a field that was not kept cannot be read again."""
+        if not kept.gaps:
+            return kept
+        made = orjson.loads(b"{%b}" % kept.body)
+        documents = await self._withheld(pipeline).put_back(made["documents"], kept.gaps)
+        return None if documents is None else replace(kept, body=wire.members({**made, "documents": documents}))
+
+    def _withheld(self, pipeline: Pipeline) -> Withheld:
+        return Withheld(pipeline.retriever.cache_config.get("exclude_fields") or (), self._vectors, pipeline.namespace)
 
     def _ttl(self, query: Query) -> float:
         """Seconds that the answer may be kept; a scroll has a result of its own, links are of use while they last."""
@@ -416,7 +447,8 @@ class Retrieval:
         outputs = None
         if pipeline.retriever.id:
             place = f"{prefix(namespace.id, pipeline.retriever.id)}stage:"
-            outputs = StageOutputs(self._shelf, place, dependencies, fresh=query.fresh)
+            withheld = self._withheld(pipeline)
+            outputs = StageOutputs(self._shelf, place, dependencies, withheld, fresh=query.fresh)
         return Execution(ids.random("exec"), pipeline, context, query.filter, outputs=outputs, stamp=stamp, watch=watch)
 
     def _record(
@@ -434,6 +466,9 @@ class Retrieval:
         return await self._directory.namespace(scope.organization, scope.namespace_id)
 
 
-def _etag(key: str, kept: Kept) -> str:
-    """A weak validator: answers of the same making differ in their execution's id and in `cached_at`."""
-    return f'W/"{key}-{int(kept.at * 1000):x}"'
+def _etag(key: str, kept: Kept) -> str | None:
+    """A weak validator: answers of the same making differ in their execution's id and in `cached_at`.
+
+    None for an answer that a client's cache may not hold either.
+    """
+    return None if kept.gaps else f'W/"{key}-{int(kept.at * 1000):x}"'

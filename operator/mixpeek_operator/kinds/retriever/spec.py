@@ -151,6 +151,20 @@ class CacheConfig(SpecModel):
     cache_stage_names: list[str] | None = Field(
         default=None, max_length=64, description="Stages whose output is kept too.", examples=[["text_search"]]
     )
+    exclude_fields: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        default=None,
+        max_length=64,
+        description=(
+            "Fields of documents (dotted paths) that no cache may hold, as personal data: they are read again for an "
+            "answer that was kept. An answer is not kept when a stage may have written one elsewhere."
+        ),
+        examples=[["email"]],
+    )
+
+    @classmethod
+    def canonical(cls, body: dict[str, Any]) -> dict[str, Any]:
+        # Figures of the wire, which clients send back as they read them.
+        return super().canonical({key: value for key, value in body.items() if key != "stats"})
 
 
 class RetrieverSpec(NamespacedSpec):
