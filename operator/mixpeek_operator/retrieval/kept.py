@@ -64,11 +64,7 @@ class Shelf:
         """Make and keep an entry behind the answer, which does not wait for it."""
 
         async def write() -> None:
-            try:
-                value = await make()
-            except MixpeekError as error:
-                _log.warning("cache_not_written", reason=error.message)
-                return
+            value = await make()
             if value is not None:
                 await self.put(key, value, ttl_s)
 

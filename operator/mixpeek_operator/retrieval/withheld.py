@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.directory import NamespaceInfo
+from mixpeek_operator.core.errors import MixpeekError
 from mixpeek_operator.ports.vectors import VectorStore
 from mixpeek_operator.retrieval.paths import ABSENT, write
 from mixpeek_operator.retrieval.stage import Documents
 
 Gaps = list[tuple[int, str]]
 """What was taken out: position of the document, and path of the field."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Withheld:
@@ -73,7 +78,13 @@ class Withheld:
         }
         if not point_ids:
             return {}
-        points = await self._vectors.get(self._namespace.vector_collection, list(dict.fromkeys(point_ids.values())))
+        wanted = list(dict.fromkeys(point_ids.values()))
+        try:
+            points = await self._vectors.get(self._namespace.vector_collection, wanted)
+        except MixpeekError as error:
+            # Keeping an answer is not worth failing it for, and what cannot be read again is no hit.
+            _log.warning("excluded_fields_not_read", reason=error.message)
+            return {}
         payloads = {point.id: point.payload for point in points}
         return {position: payloads[id] for position, id in point_ids.items() if id in payloads}
 

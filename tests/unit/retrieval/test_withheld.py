@@ -15,7 +15,7 @@ from tests.unit.retrieval.test_caching import INPUTS, ask, body, search, stage
 
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.directory import NamespaceInfo
-from mixpeek_operator.core.errors import BadRequestError
+from mixpeek_operator.core.errors import BadRequestError, UnavailableError
 from mixpeek_operator.ports.vectors import Point
 from mixpeek_operator.retrieval.withheld import Withheld
 
@@ -118,6 +118,20 @@ async def test_a_document_that_went_meanwhile_is_a_miss(people: World) -> None:
     await people.vectors.delete_points(people.info.vector_collection, gone)  # and the writer has not said so yet
     answer = await ask(people)
     assert answer.cached_at is None and "p1" not in {item["document_id"] for item in body(answer)["documents"]}
+
+
+async def test_a_store_that_fails_at_the_last_costs_the_keeping_only(
+    people: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*args: Any, **options: Any) -> Any:
+        raise UnavailableError("the store is away")
+
+    declare(people)
+    monkeypatch.setattr(people.vectors, "get", away)
+    answers = [await ask(people), await ask(people)]
+    assert [answer.cached_at for answer in answers] == [None, None] and body(answers[0])["documents"]
+    monkeypatch.undo()
+    assert [(await ask(people)).cached_at is not None for _ in range(2)] == [False, True]
 
 
 async def test_a_scroll_would_keep_its_result(people: World) -> None:
