@@ -69,6 +69,7 @@ from mixpeek_operator.relevance.replay import Replayer
 from mixpeek_operator.relevance.runs import Runs
 from mixpeek_operator.relevance.tuning import Tuning
 from mixpeek_operator.retrieval.registry import StageRegistry
+from mixpeek_operator.retrieval.retention import Retention
 from mixpeek_operator.retrieval.service import Retrieval
 from mixpeek_operator.stores import follow_namespaces, open_cluster, open_stores, own_clusters
 
@@ -170,6 +171,13 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             max_bytes=settings.max_upload_bytes,
             expiry_s=settings.signed_url_expiry_s,
         )
+        retention = Retention(
+            metadata,
+            directory.namespace_ids,
+            clock,
+            days=settings.history_days,
+            most=settings.history_max_executions,
+        )
         worker = Worker(
             metadata,
             vectors,
@@ -179,7 +187,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             signatures,
             clock,
             concurrency=settings.workers,
-            chores=(uploads.expire,),
+            chores=(uploads.expire, retention.chore),
         )
         batches = Batches(metadata, vectors, directory, objects, clock, on_submit=worker.wake)
         documents = Documents(vectors, directory, signatures, clock, links)

@@ -182,6 +182,14 @@ class Settings(BaseSettings):
     code_packages: str = Field(
         default="", description="Comma-separated installed packages that the stage code_execution may import."
     )
+    history_days: float = Field(
+        default=30.0, ge=0, description="Days that executions of retrievers stay in the history; 0 for ever."
+    )
+    history_max_executions: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="Most executions in the history of a namespace, about 2 KB each, the newest; 0 for any number.",
+    )
     signed_url_expiry_s: int = Field(default=3600, ge=1, description="Life of signed URLs.")
 
     @property

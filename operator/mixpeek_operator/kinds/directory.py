@@ -61,6 +61,11 @@ class StoreDirectory:
         """Return every namespace of the organization in name order."""
         return [_namespace(item) for item in self._index.of(organization, "Namespace") if not item.deleting]
 
+    def namespace_ids(self) -> list[str]:
+        """Return the ids of the namespaces of every organization, for what the server does of itself."""
+        found = (self._index.get(key) for key in self._index.everything() if key.kind == "Namespace")
+        return [item.id for item in found if item is not None]
+
     async def bucket(self, namespace_id: str, identifier: str) -> BucketInfo:
         """Return a bucket of the namespace by name or id."""
         return self._answer(BucketInfo, namespace_id, "Bucket", identifier)
