@@ -15,25 +15,33 @@ RUN apt-get update \
 
 FROM base AS tools
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
-RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
+COPY requirements/build.txt /src/
+RUN apt-get update && apt-get install -y --no-install-recommends python3-venv \
+    && python3 -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r /src/build.txt
 
+# uv installs from its cache, which no layer holds; the list of what was installed stays beside it.
 # Compiled code is taken as it is: nobody changes a source in an image, and files change their date on the way there.
-FROM tools AS packages
-COPY requirements/cluster.txt /src/
-RUN python3 -m venv /opt/mixpeek \
-    && pip install --no-compile --require-hashes -r /src/cluster.txt \
+FROM base AS packages
+COPY requirements/cluster.txt /opt/mixpeek/
+RUN --mount=from=tools,source=/opt/build,target=/opt/build --mount=type=cache,target=/root/.cache/uv \
+    /opt/build/bin/uv venv -q --allow-existing /opt/mixpeek --python /usr/bin/python3 \
+    && /opt/build/bin/uv pip install -q --link-mode copy --python /opt/mixpeek --require-hashes -r /opt/mixpeek/cluster.txt \
     && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/mixpeek/lib
 
-FROM packages AS engine-packages
-COPY requirements/engine.txt /src/
+# KubeRay's probes call wget, its commands bash.
 # A file of torch's own tests is written for a newer Python: what does not compile is no reason to stop.
-RUN pip install --no-compile --require-hashes -r /src/engine.txt \
+FROM base AS engine-packages
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends procps wget \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+COPY requirements/engine.txt /opt/mixpeek/
+RUN --mount=from=tools,source=/opt/build,target=/opt/build --mount=type=cache,target=/root/.cache/uv \
+    /opt/build/bin/uv venv -q --allow-existing /opt/mixpeek --python /usr/bin/python3 \
+    && /opt/build/bin/uv pip install -q --link-mode copy --python /opt/mixpeek --require-hashes -r /opt/mixpeek/engine.txt \
     && (python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/mixpeek/lib || true)
 
 # Ours alone, where the packages will be: a change of our code leaves the large layers as they are.
 FROM tools AS program
-COPY requirements/build.txt /src/
-RUN python3 -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r /src/build.txt
 COPY pyproject.toml README.md CHANGELOG.md LICENSE /src/
 COPY operator/ /src/operator/
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheels /src \
@@ -41,8 +49,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheels /src \
     && /opt/build/bin/pip --python /opt/mixpeek/bin/python install --no-compile --no-deps /wheels/*.whl \
     && python3 -m compileall -q --invalidation-mode unchecked-hash /opt/mixpeek/lib
 
-FROM base AS operator
-COPY --from=packages /opt/mixpeek /opt/mixpeek
+FROM packages AS operator
 COPY --from=program /opt/mixpeek /opt/mixpeek
 # Under whatever id it runs: nobody is listed in /etc/passwd.
 ENV USER=mixpeek
@@ -51,14 +58,7 @@ WORKDIR /data
 ENTRYPOINT ["mixpeekctl"]
 CMD ["operator"]
 
-FROM base AS engine-base
-# KubeRay's probes call wget, its commands bash.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends procps wget \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
-COPY --from=engine-packages /opt/mixpeek /opt/mixpeek
-
-FROM engine-base AS engine
+FROM engine-packages AS engine
 ENV RAY_USAGE_STATS_ENABLED=0 HOME=/tmp USER=mixpeek
 COPY --from=program /opt/mixpeek /opt/mixpeek
 USER 65532:65532

@@ -1,8 +1,8 @@
-"""`python -m tests.e2e.images STAGE=TAG… --out DIR`: build our Dockerfile's stages without a daemon or a registry.
+"""`python -m tests.e2e.images STAGE=TAG… --work DIR`: build our Dockerfile's stages without a daemon or a registry.
 
-A stage is a layer: the base comes from debootstrap, RUN happens in a chroot of an overlay, COPY copies, and the layers
-become a docker-archive (`ctr images import`, `docker load`). Needs root and debootstrap. A stage whose instructions and
-files are those of an earlier build is taken from there.
+A stage is a layer: the base comes from debootstrap, RUN happens in a chroot of an overlay, COPY copies. With
+`--archive` the images go to standard output as one docker-archive (`ctr images import -`, `docker load`). Needs root
+and debootstrap. A stage whose instructions and files are those of an earlier build is taken from there.
 """
 
 from __future__ import annotations
@@ -10,53 +10,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import fcntl
 import fnmatch
 import hashlib
-import io
-import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.e2e.archive import Image, pack
 from tests.e2e.dockerfile import Stage, assignments, expand, read, words
 
 REPOSITORY = Path(__file__).parents[2]
 _CLONE_NEWNS = 0x00020000
 _DEBIAN = "debian:bookworm-slim"
-_PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+_PASSED_ON = (
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX"),
+    *("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"),
+)
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _LENT = ("/etc/resolv.conf", _CERTIFICATES, "/etc/pip.conf", "/etc/apt/apt.conf.d/99-machine")
-
-
-@dataclass(slots=True)
-class Image:
-    """A built stage: its layers, the lowest first, and how a container of it starts."""
-
-    layers: list[Path]
-    digest: str
-    environment: dict[str, str] = field(default_factory=dict)
-    folder: str = "/"
-    user: str = ""
-    entrypoint: list[str] = field(default_factory=list)
-    command: list[str] = field(default_factory=list)
-
-    def config(self) -> dict[str, object]:
-        """Return the configuration as images hold it."""
-        return {
-            "Env": [f"{name}={value}" for name, value in self.environment.items()],
-            "WorkingDir": self.folder,
-            "User": self.user,
-            "Entrypoint": self.entrypoint,
-            "Cmd": self.command,
-        }
 
 
 class Builder:
@@ -84,7 +63,12 @@ class Builder:
         if not (self.work / "debian.done").exists():
             shutil.rmtree(layer, ignore_errors=True)
             mirror = _debian_mirror()
-            _run("debootstrap", "--variant=minbase", "bookworm", layer, *([mirror] if mirror else []))
+            layer.mkdir(mode=0o755)
+            with (
+                tempfile.TemporaryDirectory(dir=self.work, prefix="mount-") as nothing,
+                _mounted([Path(nothing)], layer) as root,
+            ):
+                _run("debootstrap", "--variant=minbase", "bookworm", root, *([mirror] if mirror else []))
             (self.work / "debian.done").touch()
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         return Image([layer], hashlib.sha256(name.encode()).hexdigest(), {"PATH": path})
@@ -136,12 +120,16 @@ class Builder:
                 case "COPY" if root is not None:
                     self._copy(text, image, root)
                 case "RUN" if root is not None:
-                    _chroot(image, root, text)
+                    self._run_in(image, root, text)
 
     def _digest(self, stage: Stage, below: Image) -> str:
         found = hashlib.sha256(below.digest.encode())
         for item in stage.instructions:
             found.update(f"{item.word} {item.text}\n".encode())
+            if item.word == "RUN":
+                for mount in mounts(item.text)[0]:
+                    if "from" in mount:
+                        found.update(self.build(mount["from"]).digest.encode())
             if item.word == "COPY":
                 other, sources, _target = _parts(item.text)
                 if other:
@@ -151,6 +139,23 @@ class Builder:
                         for file in self._files(source):
                             found.update(f"{file}\n".encode() + (self.context / file).read_bytes())
         return found.hexdigest()
+
+    def _run_in(self, image: Image, root: Path, text: str) -> None:
+        """Run a command with what it mounts: another stage, or the user's own cache of the same name."""
+        wanted, script = mounts(text)
+        with contextlib.ExitStack() as opened:
+            bound: list[Path] = []
+            for mount in wanted:
+                if "from" in mount:
+                    there = opened.enter_context(_mounted(self.build(mount["from"]).layers))
+                    source = there / mount.get("source", "/").lstrip("/")
+                else:
+                    source = Path.home() / Path(mount["target"]).relative_to("/root")
+                    source.mkdir(parents=True, exist_ok=True)
+                place = root / mount["target"].lstrip("/")
+                place.mkdir(parents=True, exist_ok=True)
+                bound += [source, place]
+            _chroot(image, root, script, bound)
 
     def _copy(self, text: str, image: Image, root: Path) -> None:
         other, sources, target = _parts(text)
@@ -189,68 +194,6 @@ class Builder:
         return ignored
 
 
-def pack(image: Image, tag: str, out: Path) -> None:
-    """Write the image as a docker-archive; the archive of each layer stays beside the layer."""
-    layers = [_layer(folder) for folder in image.layers]
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "config": image.config(),
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}" for _, digest in layers]},
-    }
-    names = [f"{digest}.tar" for _, digest in layers]
-    manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": names}]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_suffix(".part")
-    with tarfile.open(part, "w") as archive:
-        for name, content in (("manifest.json", manifest), ("config.json", config)):
-            data = json.dumps(content).encode()
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-        for name, (file, _) in zip(names, layers, strict=True):
-            archive.add(file, name)
-    part.replace(out)
-
-
-def _layer(folder: Path) -> tuple[Path, str]:
-    """Return a layer as images hold it, and its digest; made when the folder was built anew."""
-    out, stamp, built = (folder.with_name(folder.name + end) for end in (".tar", ".digest", ".done"))
-    if stamp.exists() and stamp.stat().st_mtime_ns > built.stat().st_mtime_ns:
-        return out, stamp.read_text()
-    with tarfile.open(out, "w", copybufsize=1 << 20) as archive:
-        for place, folders, files in os.walk(folder):
-            for name in sorted(folders) + sorted(files):
-                _add(archive, folder, Path(place, name))
-            folders.sort()
-    with out.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    stamp.write_text(digest)
-    return out, digest
-
-
-def _add(archive: tarfile.TarFile, folder: Path, path: Path) -> None:
-    """Add one entry of an overlay's upper folder; what is gone there is a file `.wh.<name>` in an image."""
-    name = path.relative_to(folder)
-    entry = archive.gettarinfo(path, name.as_posix())
-    if entry is None:  # a socket
-        return
-    entry.mtime, entry.uname, entry.gname = 0, "", ""
-    if entry.ischr() and (entry.devmajor, entry.devminor) == (0, 0):
-        archive.addfile(_empty(name.with_name(f".wh.{name.name}")))
-    elif entry.isreg():
-        with path.open("rb") as content:
-            archive.addfile(entry, content)
-    else:
-        archive.addfile(entry)
-    if entry.isdir() and "trusted.overlay.opaque" in os.listxattr(path):
-        archive.addfile(_empty(name / ".wh..wh..opq"))
-
-
-def _empty(name: Path) -> tarfile.TarInfo:
-    return tarfile.TarInfo(name.as_posix())
-
-
 @contextlib.contextmanager
 def _mounted(layers: list[Path], upper: Path | None = None) -> Iterator[Path]:
     """Yield what the layers are together; changes go to `upper`."""
@@ -263,12 +206,25 @@ def _mounted(layers: list[Path], upper: Path | None = None) -> Iterator[Path]:
         root.mkdir(), scratch.mkdir()
         options = "lowerdir=" + ":".join(str(layer) for layer in reversed(layers))
         if upper is not None:
-            options += f",upperdir={upper},workdir={scratch}"
+            # Volatile: dpkg wants every file on disk at once, and what was cut off is built anew.
+            options += f",upperdir={upper},workdir={scratch},volatile"
         _run("mount", "-t", "overlay", "overlay", "-o", options, root)
         try:
             yield root
         finally:
             _run("umount", root)
+
+
+def mounts(text: str) -> tuple[list[dict[str, str]], str]:
+    """Return the mounts of a RUN, and its command. Raises ValueError for a mount of another kind."""
+    found = []
+    while option := re.match(r"--mount=(\S+)\s+", text):
+        mount = dict(part.partition("=")[::2] for part in option[1].split(","))
+        if "from" not in mount and mount.get("type") != "cache":
+            raise ValueError(f"RUN --mount={option[1]} is not understood")
+        found.append(mount)
+        text = text[option.end() :]
+    return found, text
 
 
 def _parts(text: str) -> tuple[str, list[str], str]:
@@ -303,16 +259,20 @@ def _lent(root: Path) -> Iterator[None]:
                     file.write_bytes(kept[file])
 
 
-def _chroot(image: Image, root: Path, script: str) -> None:
+def _chroot(image: Image, root: Path, script: str, bound: list[Path]) -> None:
     environment = dict(image.environment)
     environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= dict.fromkeys(("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), _CERTIFICATES)
     environment |= {"DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"}
     # In namespaces of its own: no process outlives a build that is killed.
     alone = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec")
-    enter = 'mount -t proc proc "$1/proc" && exec chroot "$1" /bin/sh -ec "$2"'
+    enter = (
+        'root=$1 script=$2; shift 2; mount -t proc proc "$root/proc"\n'
+        'while [ $# -gt 0 ]; do mount --bind "$1" "$2"; shift 2; done\n'
+        'exec chroot "$root" /bin/sh -ec "$script"'
+    )
     with _lent(root):
-        _run(*alone, enter, "sh", root, f"cd {shlex.quote(image.folder)} && {script}", env=environment)
+        _run(*alone, enter, "sh", root, f"cd {shlex.quote(image.folder)} && {script}", *bound, env=environment)
 
 
 def _debian_mirror() -> str:
@@ -323,6 +283,8 @@ def _debian_mirror() -> str:
 
 
 def _run(*command: str | Path, env: dict[str, str] | None = None) -> None:
+    # Whatever ends us ends what we started.
+    command = ("setpriv", "--pdeathsig", "KILL", *command)
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))[:400]} failed:\n{done.stdout[-6000:]}")
@@ -332,23 +294,19 @@ def main() -> None:
     """Build what the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.images", description=__doc__)
     parser.add_argument("images", nargs="+", metavar="STAGE=TAG")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the archives; STAGE.tar is written")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the built stages")
+    parser.add_argument("--archive", action="store_true", help="write the images to standard output")
     options = parser.parse_args()
-    work = options.out / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    _keep_mounts_to_ourselves()
-    builder = Builder(work)
-    for entry in options.images:
-        name, _, tag = entry.partition("=")
-        image = builder.build(name)
-        archive, stamp = options.out / f"{name}.tar", options.out / f"{name}.digest"
-        if not archive.exists() or not stamp.exists() or stamp.read_text() != f"{tag} {image.digest}":
-            began = time.monotonic()
-            pack(image, tag, archive)
-            stamp.write_text(f"{tag} {image.digest}")
-            size = archive.stat().st_size >> 20
-            print(f"{archive.name}: {time.monotonic() - began:.0f} s, {size} MiB", file=sys.stderr, flush=True)
-        print(archive)
+    options.work.mkdir(parents=True, exist_ok=True)
+    with (options.work / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in options.work.glob("mount-*"):  # by a build that was killed
+            shutil.rmtree(left)
+        _keep_mounts_to_ourselves()
+        builder = Builder(options.work)
+        images = {tag: builder.build(name) for name, _, tag in (item.partition("=") for item in options.images)}
+        if options.archive:
+            pack(images, sys.stdout.buffer)
 
 
 def _keep_mounts_to_ourselves() -> None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A real cluster of one node: control plane, containerd, runc, kubelet, kube-proxy, CoreDNS and CNI, in mount, network and
 # pid namespaces of its own. Its network has no way out, the machine's is not touched, and `down` ends everything.
-# Usage: node.sh up [archive.tar…] | load archive.tar… | exec command… | status | down | wipe     (needs root)
+# Usage: node.sh check | up [archive.tar…] | load archive.tar… | exec command… | status | down | wipe     (needs root)
+#   check   says what this machine lacks to run it, with exit status 3
 #   up      starts it and imports images;  exec runs inside, where cluster IPs, pod IPs and names are reachable
 #   MIXPEEK_E2E_DIR   its data (default: a folder of the tests' cache)
 set -euo pipefail
@@ -10,7 +11,8 @@ cache=${MIXPEEK_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mixpeek-operator-tes
 dir=${MIXPEEK_E2E_DIR:-$cache/e2e}
 bin=$cache/bin holder=$dir/holder.pid
 gateway=10.244.0.1 pods=10.244.0.0/16 services=10.96.0.0/16 service_ip=10.96.0.1 server=https://10.244.0.1:6443
-packages=(containerd runc containernetworking-plugins nftables debootstrap openssl)
+packages=(containerd runc containernetworking-plugins nftables debootstrap openssl iproute2 procps)
+disk_gib=30 memory_gib=9
 programs=(etcd kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy coredns pause)
 tokens=(admin system:kube-controller-manager system:kube-scheduler system:kube-proxy system:node:e2e coredns)
 
@@ -175,7 +177,30 @@ control_plane() {
   until_ok 90 "service accounts" enter kubectl -n default get serviceaccount default
 }
 
-load() { # archive…
+lacks() { say "a node cannot run on this machine: $*"; exit 3; }
+
+check() { # before anything is downloaded
+  local program package cgroups missing=() at=$cache
+  [ "$(uname -s)" = Linux ] || lacks "it is not Linux"
+  [ "$(id -u)" = 0 ] || lacks "not root"
+  for package in "${packages[@]}"; do dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package"); done
+  [ ${#missing[@]} = 0 ] || grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release ||
+    lacks "it is not Debian 12 and has not all of ${missing[*]}"
+  for program in "${programs[@]}" helm ray-operator; do
+    [ -x "$bin/$program" ] || command -v go >/dev/null || lacks "no Go to build $program"
+  done
+  # shellcheck disable=SC2016
+  unshare --mount --net --pid --fork --kill-child sh -ec 'mount -t tmpfs tmpfs /mnt && cd /mnt && mkdir a b c d
+    mount -t overlay overlay -o lowerdir=a,upperdir=b,workdir=c,volatile d' 2>/dev/null ||
+    lacks "no namespaces with mounts of their own (overlay among them)"
+  cgroups=/sys/fs/cgroup; [ ! -d $cgroups/memory ] || cgroups=$cgroups/memory
+  { mkdir $cgroups/mixpeek-e2e && rmdir $cgroups/mixpeek-e2e; } 2>/dev/null || lacks "no cgroups to write to"
+  while [ ! -d "$at" ]; do at=$(dirname "$at"); done
+  [ "$(df --output=avail -k "$at" | tail -n 1)" -ge $((disk_gib << 20)) ] || lacks "less than $disk_gib GiB free below $at"
+  [ "$(awk '/^MemAvailable/ {print $2}' /proc/meminfo)" -ge $((memory_gib << 20)) ] || lacks "less than $memory_gib GiB of memory free"
+}
+
+load() { # archive… (- is standard input)
   local archive
   for archive in "$@"; do enter ctr -n k8s.io images import "$archive" >/dev/null; say "imported $(basename "$archive")"; done
 }
@@ -246,9 +271,9 @@ down() {
 }
 
 case ${1:-} in
-  up|load) "$@" ;;
+  check|up|load) "$@" ;;
   exec) shift; enter "$@" ;;
   status|down) "$1" ;;
   wipe) down; rm -rf "$dir" ;;
-  *) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,7s/^# //p' "$0" >&2; exit 2 ;;
 esac

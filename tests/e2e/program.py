@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.e2e.images import Image, pack
+from tests.e2e.archive import Image, pack
 
 if __name__ == "__main__":
     program, path, tag, archive = sys.argv[1:]
@@ -17,4 +17,6 @@ if __name__ == "__main__":
             layer = Path(folder, "layer")
             layer.mkdir(mode=0o755)
             shutil.copy(program, layer / path.lstrip("/"))
-            pack(Image([layer], "", entrypoint=[path], user="65532"), tag, out)
+            with out.with_suffix(".part").open("wb") as file:
+                pack({tag: Image([layer], "", entrypoint=[path], user="65532")}, file)
+            out.with_suffix(".part").replace(out)

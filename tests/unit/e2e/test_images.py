@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.e2e.archive import Image, pack
 from tests.e2e.dockerfile import assignments, expand, read, words
-from tests.e2e.images import REPOSITORY, Builder
+from tests.e2e.images import REPOSITORY, Builder, mounts
 
 STAGES = read(REPOSITORY / "Dockerfile")
 
@@ -37,9 +42,49 @@ def test_no_stage_is_built_on_another_than_our_own_base() -> None:
 
 
 def test_the_small_image_holds_nothing_of_the_large_one() -> None:
-    ours = ["--from=packages /opt/mixpeek /opt/mixpeek", "--from=program /opt/mixpeek /opt/mixpeek"]
-    assert instructions("operator", "COPY") == ours
+    assert STAGES["operator"].base == "packages"
+    assert STAGES["packages"].base == "base"
+    assert instructions("operator", "COPY") == ["--from=program /opt/mixpeek /opt/mixpeek"]
     assert all("engine" not in script for stage in ("packages", "program") for script in instructions(stage, "RUN"))
+
+
+def test_a_command_says_what_it_mounts() -> None:
+    found, script = mounts("--mount=from=a,source=/b,target=/c --mount=type=cache,target=/root/.cache/uv  one && two")
+    assert found == [
+        {"from": "a", "source": "/b", "target": "/c"},
+        {"type": "cache", "target": "/root/.cache/uv"},
+    ]
+    assert script == "one && two"
+    with pytest.raises(ValueError, match="type=ssh is not understood"):
+        mounts("--mount=type=ssh one")
+
+
+def test_an_archive_holds_the_layers_as_its_configuration_says(tmp_path: Path) -> None:
+    layers = [tmp_path / "below", tmp_path / "above"]
+    for layer in layers:
+        (layer / "etc").mkdir(parents=True)
+        (layer / "etc" / layer.name).write_text(layer.name * 1000)
+        (layer / f"{layer.name}.link").symlink_to("etc")
+    images = {"a:1": Image(layers, "", user="65532"), "b:2": Image(layers[:1], "")}
+    out = io.BytesIO()
+    pack(images, out)
+    out.seek(0)
+    with tarfile.open(fileobj=out) as archive:
+        content = {entry.name: opened.read() for entry in archive if (opened := archive.extractfile(entry)) is not None}
+    found = json.loads(content["manifest.json"])
+    assert [entry["RepoTags"] for entry in found] == [["a:1"], ["b:2"]]
+    assert len([name for name in content if name.endswith(".tar")]) == 2
+    for entry, image in zip(found, images.values(), strict=True):
+        config = json.loads(content[entry["Config"]])
+        digests = [f"sha256:{hashlib.sha256(content[name]).hexdigest()}" for name in entry["Layers"]]
+        assert config["rootfs"]["diff_ids"] == digests
+        assert config["config"]["User"] == image.user
+        for name, layer in zip(entry["Layers"], image.layers, strict=True):
+            with tarfile.open(fileobj=io.BytesIO(content[name])) as packed:
+                assert sorted(packed.getnames()) == sorted(["etc", f"etc/{layer.name}", f"{layer.name}.link"])
+                opened = packed.extractfile(f"etc/{layer.name}")
+                assert opened is not None
+                assert opened.read() == (layer / "etc" / layer.name).read_bytes()
 
 
 def test_chart_and_package_have_one_version() -> None:
