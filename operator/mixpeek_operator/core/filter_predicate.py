@@ -15,7 +15,9 @@ from typing import Any, Final
 from mixpeek_operator.core import filter_values
 from mixpeek_operator.core.filters import And, Compare, Filter, Operator, Or, matches
 
+Documents = Sequence[dict[str, Any]]
 Predicate = Callable[[Mapping[str, Any]], bool]
+Selector = Callable[[Documents], list[dict[str, Any]]]
 
 _EXACT: Final = 2**53
 """Up to here an integer is one double, and doubles are what numbers are compared as."""
@@ -41,23 +43,39 @@ def predicate(filter: Filter | None) -> Predicate:
     return lambda document: not any(part(document) for part in parts)
 
 
-def select(filter: Filter | None, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def select(filter: Filter | None, documents: Documents) -> list[dict[str, Any]]:
     """Return the documents that satisfy the filter, in order."""
+    return selector(filter)(documents)
+
+
+def selector(filter: Filter | None) -> Selector:
+    """Return `select` of one filter, for many calls."""
     if isinstance(filter, And):
-        found = list(documents)
-        for part in filter.parts:
-            found = select(part, found)
-        return found
+        return _every([selector(part) for part in filter.parts])
+    holds = predicate(filter)
     texts = _texts(filter) if isinstance(filter, Compare) else None
-    if isinstance(filter, Compare) and texts is not None:
-        [key] = filter_values.segments(filter.field)
+    if not isinstance(filter, Compare) or texts is None:
+        return lambda documents: [document for document in documents if holds(document)]
+    [key] = filter_values.segments(filter.field)
+
+    def among(documents: Documents) -> list[dict[str, Any]]:
         try:
             # No value but a text equals one; a list or an object, which may hold one, cannot be looked up.
-            return [document for document in documents if document.get(key) in texts]
-        except TypeError:
-            pass
-    holds = predicate(filter)
-    return [document for document in documents if holds(document)]
+            return [document for document in documents if document[key] in texts]
+        except (KeyError, TypeError):
+            return [document for document in documents if holds(document)]
+
+    return among
+
+
+def _every(parts: Sequence[Selector]) -> Selector:
+    def chosen(documents: Documents) -> list[dict[str, Any]]:
+        found = list(documents)
+        for part in parts:
+            found = part(found)
+        return found
+
+    return chosen
 
 
 def _texts(condition: Compare) -> frozenset[str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 from mixpeek_operator.core.errors import InternalError, MixpeekError
@@ -20,8 +20,6 @@ from mixpeek_operator.retrieval.stage import Context, Documents, State
 
 Watch = Callable[[dict[str, Any]], None]
 """Takes an event: {event_type, execution_id, stage_name, …}."""
-_TOLD: Final = {"searched", "facets", "aggregations", "warnings", "limits", "signals"}
-_SHARED: Final = tuple(field.name for field in fields(Context) if field.name not in _TOLD)
 _NO_TIME: Final = "the execution's time is used up"
 
 
@@ -111,9 +109,10 @@ class Execution:
             end = position + 1
             while end < len(steps) and steps[end].beside:
                 end += 1
-            reason = next(filter(None, map(self._over_budget, steps[position:end])), None)
+            together = steps[position:end]
+            reason = self._over_budget(together)
             if reason is None:
-                reason = await self._together(steps[position:end], first=position == 0)
+                reason = await self._together(together, first=position == 0)
                 position = end
             if reason is not None:
                 self._stop(steps[position:], reason)
@@ -127,26 +126,28 @@ class Execution:
             runs = [await self._attempt(steps[0], first)]
         else:
             runs = await asyncio.gather(*(self._attempt(step, first) for step in steps))
-        failed = next((run.error for run in runs if run.error and not run.step.stage.skip_errors), None)
-        if failed is not None:
-            raise failed
-        given = self.documents
-        if not first or given:
-            self.processed += sum(max(len(given), len(run.output.documents)) for run in runs if run.output)
-        else:
-            self.processed += sum(len(run.output.documents) for run in runs if run.output)
-        self.documents = _merged(given, runs)
         for run in runs:
+            if run.error is not None and not run.step.stage.skip_errors:
+                raise run.error
+        given = self.documents
+        self.documents = _merged(given, runs)
+        stopped: _OverBudget | None = None
+        whole = True
+        for run in runs:
+            if run.output is not None:
+                made = len(run.output.documents)
+                self.processed += made if first and not given else max(len(given), made)
+            stopped = stopped or run.stopped
+            whole = whole and run.output is not None and run.stopped is None
             self._finish(run, first)
-        if all(run.output and not run.stopped for run in runs):
+        if whole:
             self._trail.pass_by(steps)
         else:
             self._trail.lose()
-        stopped = next((run for run in runs if run.stopped), None)
-        if stopped is None or stopped.stopped is None:
+        if stopped is None:
             return None
-        self._stop([run.step for run in runs if run.stopped], stopped.stopped.reason)
-        return stopped.stopped.reason
+        self._stop([run.step for run in runs if run.stopped], stopped.reason)
+        return stopped.reason
 
     def _finish(self, run: _Ran, first: bool) -> None:
         """Take over what a step made and told."""
@@ -224,6 +225,25 @@ class Execution:
         item, names = step.stage, self.context.names
         documents = self.documents
         context = _own_part(self.context)
+        filters: tuple[Filter, ...] = ()
+        if first or item.stage.searches or item.pre_filters is not None:
+            documents, filters = await self._narrowed(step, first, context)
+        if not first and item.stage.searches and not documents:
+            return Output([], searched=context.searched)
+        state = State(documents, first=first and item.stage.source, filters=filters, plan=step.plan)
+        if item.batch_size is not None:
+            state.batch_size = known(item.batch_size, names, "batch_size")
+        if item.when is not None and not state.first:
+            made = await self._run_where(item, state, context, partly)
+        elif state.batch_size is not None:
+            made = await self._in_batches(item, state, context, partly)
+        else:
+            made = await item.stage.run(state, item.params, context)
+        return output_of(made, state, context)
+
+    async def _narrowed(self, step: Step, first: bool, context: Context) -> tuple[Documents, tuple[Filter, ...]]:
+        """The documents that a step runs on, and the filters that it has to apply while it searches."""
+        item, names, documents = step.stage, self.context.names, self.documents
         filters: list[Filter | None] = []
         if first:
             filters.append(self._filter)
@@ -241,17 +261,7 @@ class Execution:
                 filters.append(self._filter)
         elif own is not None:
             documents = [document for document in documents if matches(own, document)]
-        if not first and item.stage.searches and not documents:
-            return Output([], searched=context.searched)
-        present = tuple(part for part in filters if part is not None)
-        state = State(documents, first=first and item.stage.source, filters=present, plan=step.plan)
-        if item.batch_size is not None:
-            state.batch_size = known(item.batch_size, names, "batch_size")
-        if item.when is None or state.first:
-            made = await self._in_batches(item, state, context, partly)
-        else:
-            made = await self._run_where(item, state, context, partly)
-        return output_of(made, state, context)
+        return documents, tuple(part for part in filters if part is not None)
 
     async def _in_batches(self, item: Declared, state: State, context: Context, partly: _Part) -> Documents:
         """Run a stage on one part of its documents after the other, where that is the same and a size is declared.
@@ -312,11 +322,15 @@ class Execution:
             return own / 1000, f"the time of the stage {item.name!r} is used up"
         return left, _NO_TIME
 
-    def _over_budget(self, step: Step) -> str | None:
+    def _over_budget(self, steps: Sequence[Step]) -> str | None:
         limit = self.pipeline.max_time_ms
         if limit is not None and self.elapsed_ms() >= limit:
             return _NO_TIME
-        return self._over_credits(step.stage, len(self.documents), 0.0)
+        for step in steps:
+            reason = self._over_credits(step.stage, len(self.documents), 0.0)
+            if reason is not None:
+                return reason
+        return None
 
     def _over_credits(self, item: Declared, documents: int, used: float) -> str | None:
         """Why a stage that has used credits may not go on with so many documents."""
@@ -412,10 +426,10 @@ def _own_part(context: Context) -> Context:
     `dataclasses.replace` does the same and takes longer than many a stage.
     """
     own = object.__new__(Context)
-    for name in _SHARED:
-        setattr(own, name, getattr(context, name))
-    own.searched = list(context.searched)
-    own.facets, own.aggregations, own.warnings, own.limits, own.signals = [], {}, [], [], []
+    vars(own).update(
+        vars(context),
+        searched=list(context.searched), facets=[], aggregations={}, warnings=[], limits=[], signals=[],
+    )  # fmt: skip
     return own
 
 

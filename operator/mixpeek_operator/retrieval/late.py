@@ -6,7 +6,7 @@ is a template is rendered and validated, alone, for each execution.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, TypeVar, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
@@ -14,6 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from mixpeek_operator.core.errors import SpecError
+from mixpeek_operator.core.filter_predicate import selector
 from mixpeek_operator.core.filters import And, Compare, Filter, Not, Operator, Or, fields, parse
 from mixpeek_operator.retrieval.templating.errors import TemplateError
 from mixpeek_operator.retrieval.templating.template import Template, compile_text, is_template
@@ -126,7 +127,7 @@ class LateFilter:
     only when it is there. (`price lte {{INPUT.max_price}}` without `max_price` is no condition.)
     """
 
-    __slots__ = ("_bind", "constant", "fields", "namespaces", "paths")
+    __slots__ = ("_bind", "_select", "constant", "fields", "namespaces", "paths")
 
     def __init__(self, body: Any) -> None:
         """Parse and compile. Raises SpecError with every mistake."""
@@ -137,12 +138,17 @@ class LateFilter:
         """The fields it looks at; one with a template in it is there as it is written."""
         self.constant = tree if self._bind is None else None
         """The filter itself when nothing in it is a template."""
+        self._select = selector(tree) if self._bind is None else None
         self.namespaces: frozenset[str] = frozenset().union(*(item.namespaces for item in templates))
         self.paths: frozenset[tuple[str, ...]] = frozenset().union(*(item.paths for item in templates))
 
     def value(self, names: Names) -> Filter | None:
         """Return the filter of this execution. Raises SpecError when a rendered value does not fit."""
         return self.constant if self._bind is None else self._bind(names)
+
+    def select(self, names: Names, documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the documents that satisfy the filter of this execution. Raises as `value` does."""
+        return (self._select or selector(self.value(names)))(documents)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

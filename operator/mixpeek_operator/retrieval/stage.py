@@ -84,7 +84,7 @@ class Nested(Protocol):
     ) -> Documents: ...
 
 
-@dataclass(slots=True)
+@dataclass
 class Context:
     """What a stage may use, the same for all stages of one execution."""
 

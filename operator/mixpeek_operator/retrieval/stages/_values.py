@@ -38,11 +38,13 @@ def score(document: Mapping[str, Any], field: str = "score") -> float:
 
 def scores(documents: Sequence[Mapping[str, Any]], field: str) -> list[float]:
     """Return the scores of documents, as `score` does of one."""
-    values = [document[field] if field in document else paths.read(document, field) for document in documents]
+    values = paths.column(documents, field)
     if set(map(type, values)) <= {int, float}:
         with suppress(OverflowError):
-            if all(map(math.isfinite, values)):
-                return list(map(float, values))
+            numbers = list(map(float, values))
+            # No sum is finite that has an infinity or a not-a-number in it.
+            if math.isfinite(sum(numbers)):
+                return numbers
     return [0.0 if found is None else float(found) for found in map(number, values)]
 
 

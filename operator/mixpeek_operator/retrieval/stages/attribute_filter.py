@@ -7,12 +7,12 @@ search still returns as many documents as it should. Anywhere else it filters wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from mixpeek_operator.core.catalog import StageInfo
-from mixpeek_operator.core.filter_predicate import select
 from mixpeek_operator.core.filters import Filter, all_of, matches
 from mixpeek_operator.retrieval import search
 from mixpeek_operator.retrieval.late import Late, LateFilter
@@ -36,12 +36,17 @@ class Params(StageParams):
         examples=[{"AND": [{"field": "price", "operator": "lte", "value": 100}]}],
     )
     batch_size: Late[_Batch] = Field(default=100, description="Documents per step; has no effect on the result.")
-    _filter: LateFilter = PrivateAttr()
 
-    @property
+    @cached_property
     def filter(self) -> LateFilter:
-        """The compiled filter."""
-        return self._filter
+        """The compiled filter. Raises SpecError with every mistake."""
+        body: Any = self.conditions
+        if self.field is not None:
+            body = {"field": self.field, "operator": self.operator, "value": self.value}
+            body["case_insensitive"] = self.case_insensitive
+        elif self.case_insensitive:
+            body = _insensitive(self.conditions)
+        return LateFilter(body)
 
     @model_validator(mode="before")
     @classmethod
@@ -60,14 +65,8 @@ class Params(StageParams):
     def _compile(self) -> Params:
         if (self.conditions is None) == (self.field is None):
             raise ValueError("give either field, operator and value, or conditions")
-        body: Any = self.conditions
-        if self.field is not None:
-            body = {"field": self.field, "operator": self.operator, "value": self.value}
-            body["case_insensitive"] = self.case_insensitive
-        elif self.case_insensitive:
-            body = _insensitive(self.conditions)
         # SpecError is no ValueError to pydantic, so that its problems reach the caller as they are.
-        self._filter = LateFilter(body)
+        _ = self.filter
         return self
 
 
@@ -103,12 +102,11 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         if _movable(params):
             return documents
         state = State(documents, first=False)
-    if "DOC" not in params.filter.namespaces:
-        return select(params.filter.value(context.names), state.documents)
+    late = params.filter
+    if "DOC" not in late.namespaces:
+        return late.select(context.names, state.documents)
     return [
-        document
-        for document in state.documents
-        if matches(params.filter.value({**context.names, "DOC": document}), document)
+        document for document in state.documents if matches(late.value({**context.names, "DOC": document}), document)
     ]
 
 

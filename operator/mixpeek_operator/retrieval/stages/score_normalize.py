@@ -75,10 +75,12 @@ async def run(state: State, params: Params, context: Context) -> Documents:
         scores = _min_max(scores, low, high)
     else:
         scores = {"z_score": _z_score, "softmax": _softmax, "l2": _l2}[method](scores)
-    scored = zip(state.documents, scores, strict=True)
-    if "." not in output:
-        return [{**document, output: score} for document, score in scored]
-    return [paths.write(document, output, score) for document, score in scored]
+    if "." in output:
+        return [paths.write(document, output, score) for document, score in zip(state.documents, scores, strict=True)]
+    made = list(map(dict.copy, state.documents))
+    for document, score in zip(made, scores, strict=True):
+        document[output] = score
+    return made
 
 
 def _check(low: float, high: float) -> None:
@@ -89,13 +91,15 @@ def _check(low: float, high: float) -> None:
 def _min_max(scores: Sequence[float], low: float | None, high: float | None) -> list[float]:
     least = min(scores) if low is None else low
     most = max(scores) if high is None else high
-    # Halves, as the distance of two finite numbers may be infinite.
-    half = least / 2
-    span = most / 2 - half
+    span = most - least
     if span <= 0.0:
         # All are equal, or beyond the one border that is given.
         return [1.0 if score >= least else 0.0 for score in scores]
-    scaled = [(score / 2 - half) / span for score in scores]
+    if math.isinf(span):
+        # The distance of two finite numbers; that of their halves is finite.
+        scores = [score / 2 for score in scores]
+        least, span = least / 2, most / 2 - least / 2
+    scaled = [(score - least) / span for score in scores]
     if low is None and high is None:
         return scaled
     return [min(1.0, max(0.0, score)) for score in scaled]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any, Literal
 
 from pydantic import AliasChoices, Field
@@ -13,6 +12,7 @@ from mixpeek_operator.retrieval import paths
 from mixpeek_operator.retrieval.late import Late, known
 from mixpeek_operator.retrieval.pagination import Order
 from mixpeek_operator.retrieval.stage import Context, Documents, Stage, StageParams, State
+from mixpeek_operator.retrieval.stages import _sorting
 
 
 class Params(StageParams):
@@ -38,29 +38,30 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     """Return the documents by score; equal scores keep their order."""
     field = known(params.score_field, context.names, "score_field")
     descending = known(params.direction, context.names, "direction") == "desc"
-    scored: list[tuple[float, dict[str, Any]]] = []
+    documents = state.documents
+    scores = paths.column(documents, field)
+    kinds = set(map(type, scores))
     unscored: list[tuple[int, dict[str, Any]]] = []
-    for index, document in enumerate(state.documents):
-        value = document[field] if field in document else paths.read(document, field)
-        if (type(value) is float or type(value) is int) and value == value:
-            scored.append((value, document))
-        else:
-            unscored.append((index, document))
-    scored.sort(key=itemgetter(0), reverse=descending)
+    if bool in kinds or not _sorting.comparable(scores, kinds):
+        scored = [place for place, score in enumerate(scores) if type(score) in (int, float) and score == score]
+        there = set(scored)
+        unscored = [(place, document) for place, document in enumerate(documents) if place not in there]
+        documents, scores = [documents[place] for place in scored], [scores[place] for place in scored]
+    ordered = _sorting.in_order(documents, field, scores, descending=descending)
     normalize = known(params.normalize, context.names, "normalize")
-    if scored and normalize:
-        low, high = min(score for score, _ in scored), max(score for score, _ in scored)
+    if ordered and normalize:
+        low, high = min(scores), max(scores)
         span = high - low
-        scored = [
-            (score, paths.write(document, field, (score - low) / span if span else 1.0)) for score, document in scored
+        ordered = [
+            paths.write(document, field, (score - low) / span if span else 1.0)
+            for document, score in zip(ordered, paths.column(ordered, field), strict=True)
         ]
-    ordered = [document for _, document in scored]
     rest = [document for _, document in unscored]
     if params.missing_score == "top":
         return rest + ordered
     if params.missing_score == "preserve":
-        for index, document in unscored:
-            ordered.insert(index, document)
+        for place, document in unscored:
+            ordered.insert(place, document)
         return ordered
     return ordered + rest
 
