@@ -39,19 +39,9 @@ class _Ran:
     given: int
     began: float
     output: Output | None = None
+    """While it runs: what is done already, for the case that it has to stop."""
     error: MixpeekError | None = None
     stopped: _OverBudget | None = None
-
-
-@dataclass(slots=True)
-class _Part:
-    """What of a step is done already, for the case that it has to stop."""
-
-    output: Output | None = None
-
-    @property
-    def credits(self) -> float:
-        return 0.0 if self.output is None else self.output.credits
 
 
 class Execution:
@@ -189,40 +179,46 @@ class Execution:
         run = _Ran(step, len(self.documents), self._clock.monotonic())
         self.context.names["STAGE"]["name"] = step.stage.name
         left, reason = self._time_left(step.stage)
-        partly = _Part()
         try:
+            making = self._found(run, first) if self._may_be_kept(step) else self._compute(run, first)
             if left is None:
-                run.output = await self._output(step, first, partly)
+                run.output = await making
             else:
                 async with asyncio.timeout(left):
-                    run.output = await self._output(step, first, partly)
+                    run.output = await making
         except TimeoutError:
             if left is None or self._clock.monotonic() - run.began < left:
                 raise
-            run.stopped, run.output = _OverBudget(reason), partly.output
+            run.stopped = _OverBudget(reason)
         except _OverBudget as over:
-            run.stopped, run.output = over, partly.output
+            run.stopped = over
         except MixpeekError as error:
             run.error = error
-        self.credits += run.output.credits if run.output is not None else partly.credits
+        if run.output is not None:
+            self.credits += run.output.credits
+        if run.error is not None:
+            run.output = None
         return run
 
-    async def _output(self, step: Step, first: bool, partly: _Part) -> Output:
+    def _may_be_kept(self, step: Step) -> bool:
+        return (
+            self._outputs is not None and step.rule.ttl_s > 0 and (self._trail.at is not None or not _looks_back(step))
+        )
+
+    async def _found(self, run: _Ran, first: bool) -> Output:
         """What a step makes of the documents: found, or computed and kept."""
-        rule, outputs = step.rule, self._outputs
-        key = None
-        if outputs is not None and rule.ttl_s > 0 and (self._trail.at is not None or not _looks_back(step)):
-            key = self._trail.key(step, self.documents, self.context.searched)
-            found = await outputs.find(key)
-            if found is not None:
-                return found
-        output = await self._compute(step, first, partly)
-        if key is not None and outputs is not None:
-            outputs.keep(key, output, rule.ttl_s)
+        outputs, step = self._outputs, run.step
+        assert outputs is not None
+        key = self._trail.key(step, self.documents, self.context.searched)
+        found = await outputs.find(key)
+        if found is not None:
+            return found
+        output = await self._compute(run, first)
+        outputs.keep(key, output, step.rule.ttl_s)
         return output
 
-    async def _compute(self, step: Step, first: bool, partly: _Part) -> Output:
-        item, names = step.stage, self.context.names
+    async def _compute(self, run: _Ran, first: bool) -> Output:
+        step, item, names = run.step, run.step.stage, self.context.names
         documents = self.documents
         context = _own_part(self.context)
         filters: tuple[Filter, ...] = ()
@@ -234,9 +230,9 @@ class Execution:
         if item.batch_size is not None:
             state.batch_size = known(item.batch_size, names, "batch_size")
         if item.when is not None and not state.first:
-            made = await self._run_where(item, state, context, partly)
+            made = await self._run_where(run, state, context)
         elif state.batch_size is not None:
-            made = await self._in_batches(item, state, context, partly)
+            made = await self._in_batches(run, state, context)
         else:
             made = await item.stage.run(state, item.params, context)
         return output_of(made, state, context)
@@ -263,12 +259,12 @@ class Execution:
             documents = [document for document in documents if matches(own, document)]
         return documents, tuple(part for part in filters if part is not None)
 
-    async def _in_batches(self, item: Declared, state: State, context: Context, partly: _Part) -> Documents:
+    async def _in_batches(self, run: _Ran, state: State, context: Context) -> Documents:
         """Run a stage on one part of its documents after the other, where that is the same and a size is declared.
 
         Between parts it looks at the budget; what is done by then stays done.
         """
-        size, documents = state.batch_size, state.documents
+        item, size, documents = run.step.stage, state.batch_size, state.documents
         if size is None or not item.stage.by_document or state.first or len(documents) <= size:
             return await item.stage.run(state, item.params, context)
         made: Documents = []
@@ -279,18 +275,18 @@ class Execution:
             state.documents = documents[start : start + size]
             made += await item.stage.run(state, item.params, context)
             if item.when is None:
-                partly.output = output_of(made + documents[start + size :], state, context)
+                run.output = output_of(made + documents[start + size :], state, context)
         state.documents = documents
         return made
 
-    async def _run_where(self, item: Declared, state: State, context: Context, partly: _Part) -> Documents:
+    async def _run_where(self, run: _Ran, state: State, context: Context) -> Documents:
         """Run the stage on the documents that satisfy its `when`; the others keep their place."""
-        assert item.when is not None
-        names = context.names
-        chosen = [matches(item.when.value({**names, "DOC": document}), document) for document in state.documents]
+        when, names = run.step.stage.when, context.names
+        assert when is not None
+        chosen = [matches(when.value({**names, "DOC": document}), document) for document in state.documents]
         whole = state.documents
         state.documents = [document for document, applies in zip(whole, chosen, strict=True) if applies]
-        output = await self._in_batches(item, state, context, partly)
+        output = await self._in_batches(run, state, context)
         untouched = [document for document, applies in zip(whole, chosen, strict=True) if not applies]
         if len(output) != sum(chosen):
             return untouched + output
@@ -317,6 +313,8 @@ class Execution:
     def _time_left(self, item: Declared) -> tuple[float | None, str]:
         """Seconds a stage may take, and what to say when they are over."""
         whole, own = self.pipeline.max_time_ms, item.max_time_ms
+        if whole is None and own is None:
+            return None, _NO_TIME
         left = None if whole is None else max(0.001, (whole - self.elapsed_ms()) / 1000)
         if own is not None and (left is None or own / 1000 < left):
             return own / 1000, f"the time of the stage {item.name!r} is used up"
@@ -371,12 +369,12 @@ class Execution:
         metadata: dict[str, Any] | None = None,
         cached_at: float | None = None,
     ) -> None:
-        duration_ms = round((self._clock.monotonic() - began) * 1000, 3)
+        duration_ms = round((self._clock.monotonic() - began) * 1_000_000) / 1000
         entry: dict[str, Any] = {
             "input_count": given,
             "output_count": made,
             "duration_ms": duration_ms,
-            "efficiency": round(made / given, 6) if given else 0.0,
+            "efficiency": 1.0 if made == given > 0 else round(made / given, 6) if given else 0.0,
             "cache_hit": cached_at is not None,
             "cached_at": cached_at,
         }
@@ -426,10 +424,9 @@ def _own_part(context: Context) -> Context:
     `dataclasses.replace` does the same and takes longer than many a stage.
     """
     own = object.__new__(Context)
-    vars(own).update(
-        vars(context),
-        searched=list(context.searched), facets=[], aggregations={}, warnings=[], limits=[], signals=[],
-    )  # fmt: skip
+    own.__dict__ = vars(context).copy()
+    own.searched = list(context.searched)
+    own.facets, own.aggregations, own.warnings, own.limits, own.signals = [], {}, [], [], []
     return own
 
 
@@ -445,9 +442,10 @@ def _looks_back(step: Step) -> bool:
 
 def _merged(given: Documents, runs: Sequence[_Ran]) -> Documents:
     """The documents with what each step wrote; of several each wrote fields of its own into the same documents."""
-    outputs = [(run.step, run.output.documents) for run in runs if run.output is not None]
     if len(runs) == 1:
-        return outputs[0][1] if outputs else given
+        output = runs[0].output
+        return given if output is None else output.documents
+    outputs = [(run.step, run.output.documents) for run in runs if run.output is not None]
     whole = given
     for step, documents in outputs:
         if len(documents) != len(given):

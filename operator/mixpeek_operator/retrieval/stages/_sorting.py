@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import isnan
 from operator import eq, itemgetter
 from typing import Any, Final
 
@@ -46,7 +47,10 @@ def sort(documents: Documents, field: str, *, descending: bool, missing_last: bo
 
 def comparable(values: list[Any], kinds: set[type]) -> bool:
     """Whether values of these kinds are all numbers, which compare with each other; not-a-number does not."""
-    return kinds <= _NUMBERS and all(map(eq, values, values))
+    if not kinds <= _NUMBERS:
+        return False
+    # The sum of floats is not-a-number if one of them is, and takes a fifth of the time.
+    return float not in kinds or (kinds == {float} and not isnan(sum(values))) or all(map(eq, values, values))
 
 
 def in_order(documents: Documents, field: str, values: list[Any], *, descending: bool) -> Documents:
@@ -64,7 +68,7 @@ def _key(values: list[Any], kinds: set[type]) -> Callable[[Any], Any] | None:
         return None
     if kinds != {str}:
         return str
-    if all(_DATE.match(value) for value in values):
+    if all(map(_DATE.match, values)):
         try:
             return {value: _moment(value) for value in values}.__getitem__
         except ValueError:
