@@ -217,6 +217,7 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         manifest = ManifestService(
             store=store,
             secrets=kept_secrets,
+            databases=connections,
             schemas=schemas,
             catalog=catalog,
             applier=Applier(store=declared, journal=Journal(metadata), resources=declarations, clock=clock),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
+from mixpeek_operator.core.catalog import ExtractorInfo, Need, StageInfo, VectorIndex
 from mixpeek_operator.extraction.registry import ExtractorRegistry
 from mixpeek_operator.retrieval.registry import StageRegistry
 
@@ -31,3 +31,6 @@ class Registries:
 
     def check_stages(self, stages: list[Any], input_schema: Mapping[str, Any]) -> list[Any]:
         return self._stages.check_stages(stages, input_schema)
+
+    def stage_needs(self, stages: list[Any]) -> list[Need]:
+        return self._stages.needs(stages)

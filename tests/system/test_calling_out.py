@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,47 @@ async def test_all_of_them_in_one_pipeline(tmp_path: Path) -> None:
     at_rest = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
     assert SECRET.encode() not in at_rest
     assert EXA.encode() not in at_rest
+
+
+async def test_what_a_stage_names_has_to_be_there_when_it_is_declared(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "stock.db").close()
+    settings = Settings(
+        data=tmp_path / "data", api_key=SecretStr("sk_admin"), preload_model=False, sqlite_path=tmp_path
+    )
+    calls = {"url": "https://crm.example/", "allowed_domains": ["crm.example"], "output_field": "crm"}
+    stages: list[dict[str, Any]] = [
+        {"stage_id": "api_call", "parameters": {**calls, "auth": {"type": "bearer", "secret_ref": "crm_token"}}},
+        {"stage_id": "sql_lookup", "parameters": {"connection_id": "stock", "query": "SELECT 1 AS one"}},
+        {"stage_id": "external_web_search", "parameters": {"query": "lamps", "secret_ref": "exa"}},
+        {"stage_id": "rerank", "parameters": {"query": "lamps", "model": "cohere/rerank-v3.5", "secret_ref": "cohere"}},
+    ]
+    named = [{"stage_name": f"s{number}", **stage} for number, stage in enumerate(stages)]
+    wanted = ["crm_token", "stock", "exa", "cohere"]
+    places = ["[0].parameters.auth.secret_ref", "[1].parameters.connection_id", "[2]", "[3].parameters.secret_ref"]
+    async with (
+        system(settings) as running,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(running.app),
+            base_url="http://server",
+            headers={"Authorization": "Bearer sk_admin", "X-Namespace": "shop"},
+        ) as http,
+    ):
+        body = {"retriever_name": "r", "stages": named}
+        declared = {"name": "r", "namespace": "shop", "stages": named}
+        text = json.dumps({"version": "1.0", "metadata": {"name": "m"}, "retrievers": [declared]})
+        await http.post("/v1/namespaces", json={"namespace_name": "shop", "feature_extractors": []})
+        refused = await http.post("/v1/retrievers", json=body)
+        checked = await http.post("/v1/manifest/validate", content=text)
+        assert refused.status_code == 422
+        for name, place in zip(wanted, places, strict=True):
+            assert repr(name) in refused.text and f"stages{place}" in refused.text
+            assert any(repr(name) in error and f"stages{place}" in error for error in checked.json()["errors"])
+        assert checked.json()["missing_secrets"] == ["cohere", "crm_token", "exa"]
+
+        for name in ("crm_token", "exa", "cohere"):
+            await http.post("/v1/organizations/secrets", json={"secret_name": name, "secret_value": SECRET})
+        config = {"name": "stock", "provider_type": "sqlite", "provider_config": {"database": "stock.db"}}
+        made = (await http.post("/v1/organizations/connections", json=config)).json()
+        assert (await http.post("/v1/manifest/validate", content=text)).json()["errors"] == []
+        named[1]["parameters"]["connection_id"] = made["connection_id"]
+        assert (await http.post("/v1/retrievers", json=body)).status_code == 200

@@ -143,6 +143,11 @@ class Connections:
         )
         return [_shown(record.body) for record in await self._store.find(TABLE, organization, filter=wanted)]
 
+    async def names(self, organization: str) -> list[str]:
+        """Return the name and the id of every connection."""
+        found = await self._store.find(TABLE, organization)
+        return [name for record in found for name in (str(record.body["name"]), record.id)]
+
     async def update(self, organization: str, identifier: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change name, description, metadata, status or the whole configuration."""
         body = await self._body(organization, identifier)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -71,6 +71,17 @@ class StageInfo:
     parameters: type[BaseModel]
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something of the organization that a stage names, which no manifest makes: it should be there before."""
+
+    kind: Literal["secret", "connection"]
+    name: str
+    """Of a connection its name or id."""
+    location: tuple[str | int, ...]
+    """What names it."""
+
+
 class Catalog(Protocol):
     """Lookup of stages and extractors; pure, answers from memory."""
 
@@ -92,4 +103,8 @@ class Catalog(Protocol):
 
     def check_stages(self, stages: list[Any], input_schema: Mapping[str, Any]) -> list[Any]:
         """Every Problem in a retriever's stages (unknown stage, bad parameter, template that does not parse)."""
+        ...
+
+    def stage_needs(self, stages: list[Any]) -> list[Need]:
+        """The secrets and connections that a retriever's stages name, those that are right."""
         ...

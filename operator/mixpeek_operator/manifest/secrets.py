@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from mixpeek_operator.core.catalog import Catalog, Need
 from mixpeek_operator.core.errors import Problem
 from mixpeek_operator.manifest.expressions import expressions
 from mixpeek_operator.manifest.model import Entry, Manifest
@@ -41,6 +42,35 @@ def missing(manifest: Manifest, configured: Collection[str]) -> list[Problem]:
         for entry, path, name in referenced(manifest.entries)
         if name not in configured
     ]
+
+
+def lacking(
+    needs: Iterable[Need], secrets: Collection[str], connections: Collection[str]
+) -> list[tuple[Need, str, str]]:
+    """Return what stages need and the organization does not have, each with the code and the words for it."""
+    found = []
+    for need in needs:
+        if need.kind == "secret" and need.name not in secrets:
+            text = f"secret {need.name!r} is not configured; create it with POST /v1/organizations/secrets"
+            found.append((need, "missing_secret", text))
+        elif need.kind == "connection" and need.name not in connections:
+            text = f"there is no connection {need.name!r}; create it with POST /v1/organizations/connections"
+            found.append((need, "missing_connection", text))
+    return found
+
+
+def unmet(
+    manifest: Manifest, catalog: Catalog, secrets: Collection[str], connections: Collection[str]
+) -> list[Problem]:
+    """Return one problem per secret or connection that a retriever's stages name and the organization does not have."""
+    problems = []
+    for entry in manifest.of_kind("Retriever"):
+        stages = entry.spec.get("stages")
+        needs = catalog.stage_needs(stages) if isinstance(stages, list) else ()
+        for need, code, text in lacking(needs, secrets, connections):
+            place = manifest.place(entry, need.location)
+            problems.append(Problem(code, text, place, location=(*entry.path, *need.location, need.name)))
+    return problems
 
 
 def missing_names(problems: Iterable[Problem]) -> list[str]:

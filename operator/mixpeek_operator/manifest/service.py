@@ -26,11 +26,12 @@ from mixpeek_operator.manifest.plan import Plan, plan
 from mixpeek_operator.manifest.progress import ApplyTasks
 from mixpeek_operator.manifest.registry import in_order
 from mixpeek_operator.manifest.resolve import Existing, Want, resolve
-from mixpeek_operator.manifest.secrets import missing, missing_names
+from mixpeek_operator.manifest.secrets import missing, missing_names, unmet
 from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.text import MAX_BYTES, path_text
 from mixpeek_operator.ports.resources import ResourceStore
 from mixpeek_operator.ports.secrets import Secrets
+from mixpeek_operator.ports.sql import Databases
 
 Files = Sequence[tuple[str | None, str | bytes]]
 """(file name, content) of each file of a manifest."""
@@ -72,6 +73,7 @@ class ManifestService:
         *,
         store: ResourceStore,
         secrets: Secrets,
+        databases: Databases,
         schemas: Mapping[str, KindSchema],
         catalog: Catalog,
         applier: Applier,
@@ -87,6 +89,7 @@ class ManifestService:
     ) -> None:
         self._store = store
         self._secrets = secrets
+        self._databases = databases
         self._schemas = in_order(schemas)
         self._catalog = catalog
         self._applier = applier
@@ -213,6 +216,7 @@ class ManifestService:
     async def _check(self, organization: str, files: Files, values: Mapping[str, Any] | None) -> _Checked:
         resources = await self._store.find(organization)
         secrets = await self._secrets.names(organization)
+        connections = await self._databases.names(organization)
         size = sum(len(text) for _, text in files)
 
         def work() -> _Checked:
@@ -220,6 +224,7 @@ class ManifestService:
             existing = Existing(resources)
             resolved = resolve(manifest, existing, self._schemas, self._catalog, self._wants)
             secret_problems = missing(manifest, secrets)
+            secret_problems += unmet(manifest, self._catalog, secrets, connections)
             problems = [*manifest.problems, *resolved.problems, *secret_problems]
             found = plan(manifest, resolved, existing, self._schemas) if not manifest.problems else Plan()
             return _Checked(manifest, existing, found, problems, missing_names(secret_problems))

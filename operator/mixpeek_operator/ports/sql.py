@@ -57,6 +57,10 @@ class SqlDriver(Protocol):
 class Databases(Protocol):
     """An organization's connections to databases, by id or name."""
 
+    async def names(self, organization: str) -> list[str]:
+        """The name and the id of every connection."""
+        ...
+
     async def query(
         self,
         organization: str,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from mixpeek_operator.core.catalog import Need
 from mixpeek_operator.core.domains import Domains
 from mixpeek_operator.core.errors import MixpeekError, SpecError
 from mixpeek_operator.core.filters import matches
@@ -145,6 +146,13 @@ class Once:
         if isinstance(found, MixpeekError):
             raise found
         return found  # type: ignore[no-any-return]
+
+
+def needs(auth: Auth | None) -> tuple[Need, ...]:
+    """Return the secret that authenticates a call."""
+    if auth is None or auth.type == "none" or auth.secret_ref is None:
+        return ()
+    return (Need("secret", auth.secret_ref, ("auth", "secret_ref")),)
 
 
 async def credentials(auth: Auth | None, context: Context) -> tuple[Credential, ...]:

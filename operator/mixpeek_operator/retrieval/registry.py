@@ -8,7 +8,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from mixpeek_operator.core import registry
-from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.catalog import Need, StageInfo
 from mixpeek_operator.core.errors import BadRequestError, InternalError, Place, Problem
 from mixpeek_operator.ports.language import LanguageModels
 from mixpeek_operator.retrieval import stages as builtin
@@ -95,6 +95,17 @@ class StageRegistry:
             except BadRequestError as error:
                 place = Place(path=f"stages[{step.index}].parameters")
                 yield Problem(error.code, error.message, place, location=("stages", step.index, "parameters"))
+
+    def needs(self, stages: Sequence[Any]) -> list[Need]:
+        """The secrets and connections that stages name; `location` is their place in the declaration."""
+        found: list[Need] = []
+        for step in self.declare(stages)[0]:
+            own = step.stage.needs(step.params) if step.stage.needs is not None else ()
+            keys = step.stage.models(step.params) if step.stage.models is not None else ()
+            named = [*own, *(Need("secret", choice.secret, ("secret_ref",)) for choice in keys if choice.secret)]
+            here = ("stages", step.index, "parameters")
+            found += [Need(need.kind, need.name, (*here, *need.location)) for need in named]
+        return found
 
     def _unknown(self, stage_id: str) -> str:
         if not stage_id:

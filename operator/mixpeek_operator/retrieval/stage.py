@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.catalog import Need, StageInfo
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.directory import CollectionInfo, NamespaceInfo, TaxonomyInfo
 from mixpeek_operator.core.filters import Filter
@@ -174,5 +174,7 @@ class Stage:
     """Fields of documents that it reads besides those in its templates; needed with `writes`."""
     models: Callable[[Any], tuple[ModelChoice, ...]] | None = None
     """The language models it calls, so that a retriever whose models nobody configured is refused at creation."""
+    needs: Callable[[Any], tuple[Need, ...]] | None = None
+    """The secrets and connections that it names, but for the keys of its language models."""
     estimate: Callable[[Any, int], tuple[int, float, float]] | None = None
     """(documents out, credits, milliseconds) for so many documents in, for explain."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
+from mixpeek_operator.core.catalog import ExtractorInfo, Need, StageInfo, VectorIndex
 from mixpeek_operator.core.errors import Place, Problem
 from mixpeek_operator.core.normal import normalise
 from mixpeek_operator.generate.files import kind_schemas
@@ -56,6 +56,9 @@ class SmallCatalog:
             for stage in stages
             if stage["stage_id"] == "nonsense"
         ]
+
+    def stage_needs(self, stages: list[Any]) -> list[Need]:
+        return []
 
 
 COLLECTION = {"name": "c1", "namespace": "n1", "source": {"type": "bucket", "bucket_ids": ["b1"]}}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
 from mixpeek_operator.adapters.sqlite_resources import SqliteResources
-from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
+from mixpeek_operator.core.catalog import ExtractorInfo, Need, StageInfo, VectorIndex
 from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.errors import NotFoundError, Place, Problem
 from mixpeek_operator.core.ids import derived
@@ -129,6 +129,13 @@ class FakeCatalog:
             if stage.get("stage_id") not in self._stages
         ]
 
+    def stage_needs(self, stages: list[Any]) -> list[Need]:
+        return [
+            Need("secret", stage["parameters"]["secret_ref"], ("stages", index, "parameters", "secret_ref"))
+            for index, stage in enumerate(stages)
+            if "secret_ref" in stage.get("parameters", {})
+        ]
+
 
 class FakeSecrets:
     """Names without values: nothing in a manifest may need one."""
@@ -141,6 +148,19 @@ class FakeSecrets:
 
     async def names(self, organization: str) -> list[str]:
         return self._names
+
+
+class FakeDatabases:
+    """Connections that nobody opens."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = list(names)
+
+    async def names(self, organization: str) -> list[str]:
+        return self._names
+
+    async def query(self, *args: Any, **options: Any) -> Any:
+        raise NotFoundError("crm")
 
 
 class Declared:
@@ -199,6 +219,7 @@ class World:
         return ManifestService(
             store=chosen,
             secrets=self.secrets,
+            databases=FakeDatabases("crm"),
             schemas=schemas(),
             catalog=self.catalog,
             applier=self.applier(chosen, metadata),

@@ -14,7 +14,7 @@ from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.memory_cache import MemoryCache
 from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
 from mixpeek_operator.adapters.sqlite_resources import SqliteResources
-from mixpeek_operator.core.catalog import ExtractorInfo, StageInfo, VectorIndex
+from mixpeek_operator.core.catalog import ExtractorInfo, Need, StageInfo, VectorIndex
 from mixpeek_operator.core.clock import SystemClock
 from mixpeek_operator.core.engine import Engine
 from mixpeek_operator.core.errors import NotFoundError, Place, Problem, UnavailableError
@@ -72,6 +72,9 @@ class ToyCatalog:
             for index, stage in enumerate(stages)
             if stage["stage_id"] not in ("feature_search", "limit", "document_enrich")
         ]
+
+    def stage_needs(self, stages: list[Any]) -> list[Need]:
+        return []
 
 
 def _info(name: str, indexes: tuple[VectorIndex, ...]) -> ExtractorInfo:

@@ -17,6 +17,7 @@ from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Routes
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core import conditions
+from mixpeek_operator.core.catalog import Need
 from mixpeek_operator.core.errors import ConflictError, NotFoundError, Place, Problem, SpecError, UnavailableError
 from mixpeek_operator.core.filters import fields
 from mixpeek_operator.core.listing import ListPage, ListQuery
@@ -25,6 +26,7 @@ from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import RestView
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.manifest.expressions import expressions
+from mixpeek_operator.manifest.secrets import lacking
 
 SETTLE_S = 60.0
 """Longest wait of a create or update for the engine; the declaration stands either way."""
@@ -76,7 +78,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
 
     async def create(where: Where, body: bodies.JsonObject) -> Json:
         spec = declaration(where, view, body)
-        await _known_secrets(services, where, spec)
+        await _known_needs(services, where, kind, spec)
         made = await services.resources.create(where, kind, spec, id=_taken_over(kind, spec))
         return Json(await shown(where, await settled(services, made)))
 
@@ -88,7 +90,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         patch = declaration(where, view, body)
         if not patch:
             raise SpecError("the body changes nothing; send at least one field", code="empty_update")
-        await _known_secrets(services, where, patch)
+        await _known_needs(services, where, kind, patch)
         changed = await services.resources.update(where, kind, request.path_params[view.parameter], patch)
         answer = await shown(where, await settled(services, changed))
         if kind == "Retriever":
@@ -114,7 +116,7 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         if name is None:
             problem = Problem("missing_field", "name the copy", location=("body", f"{noun}_name"))
             raise SpecError.of([problem])
-        await _known_secrets(services, where, changes)
+        await _known_needs(services, where, kind, changes)
         source = await services.resources.get(where, kind, request.path_params[view.parameter])
         made = await services.resources.create(where, kind, {**source.spec, **changes, "name": name})
         answer = await shown(where, await settled(services, made))
@@ -164,21 +166,19 @@ def declaration(where: Scope, view: RestView, body: Mapping[str, Any]) -> dict[s
     return declared
 
 
-async def _known_secrets(services: Services, where: Scope, spec: Mapping[str, Any]) -> None:
-    """Raise SpecError naming every secret that the declaration uses and the organization does not have."""
-    used = [(path, name) for path, scope, name, _ in expressions(spec) if scope == "secrets"]
-    if not used:
+async def _known_needs(services: Services, where: Scope, kind: str, spec: Mapping[str, Any]) -> None:
+    """Raise SpecError naming the secrets and connections that are used and that the organization does not have."""
+    needs = [Need("secret", name, path) for path, scope, name, _ in expressions(spec) if scope == "secrets"]
+    stages = spec.get("stages")
+    if kind == "Retriever" and isinstance(stages, list):
+        needs += services.catalog.stage_needs(stages)
+    if not needs:
         return
-    configured = await services.secrets.names(where.organization)
+    secrets = await services.secrets.names(where.organization)
+    connections = await services.connections.names(where.organization)
     problems = [
-        Problem(
-            "missing_secret",
-            f"secret {name!r} is not configured; create it with POST /v1/organizations/secrets",
-            Place(path=path_text(path)),
-            location=("body", *path),
-        )
-        for path, name in used
-        if name not in configured
+        Problem(code, text, Place(path=path_text(need.location)), location=("body", *need.location))
+        for need, code, text in lacking(needs, secrets, connections)
     ]
     if problems:
         raise SpecError.of(problems)

@@ -172,5 +172,6 @@ STAGE = Stage(
     braces=True,
     by_document=True,
     writes=_writes,
+    needs=lambda params: calling.needs(params.auth),
     estimate=_estimate,
 )

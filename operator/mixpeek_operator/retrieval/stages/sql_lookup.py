@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import orjson
 from pydantic import AliasChoices, Field, PrivateAttr, model_validator
 
-from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.catalog import Need, StageInfo
 from mixpeek_operator.core.errors import MixpeekError, NotEnabledError, RefusedError
 from mixpeek_operator.core.sql import Statement, parse
 from mixpeek_operator.ports.sql import Rows
@@ -174,5 +174,6 @@ STAGE = Stage(
     braces=True,
     by_document=True,
     writes=_writes,
+    needs=lambda params: (Need("connection", params.connection_id, ("connection_id",)),),
     estimate=_estimate,
 )
