@@ -124,10 +124,11 @@ def _ruled(retriever: RetrieverInfo, steps: Sequence[Step]) -> Iterator[Step]:
     """Say of each step whether its output is kept, and whether it runs beside the one before."""
     running: list[Step] = []
     told = telling(retriever, [item for step in steps for item in step.items])
-    for step in steps:
+    for position, step in enumerate(steps):
         moved = (*step.before, *step.after)
         ruled = replace(step, rule=stage_rule(retriever, step.stage, moved, told), writes=_writes(step))
-        beside = bool(running) and _independent(ruled, running)
+        # The first step is what finds the documents that the others share.
+        beside = position > 1 and _independent(ruled, running)
         ruled = replace(ruled, beside=beside)
         running = [*(running if beside else ()), ruled]
         yield ruled

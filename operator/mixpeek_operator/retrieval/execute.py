@@ -265,7 +265,7 @@ class Execution:
         Between parts it looks at the budget; what is done by then stays done.
         """
         item, size, documents = run.step.stage, state.batch_size, state.documents
-        if size is None or not item.stage.by_document or state.first or len(documents) <= size:
+        if size is None or not item.stage.splits(item.params) or state.first or len(documents) <= size:
             return await item.stage.run(state, item.params, context)
         made: Documents = []
         for start in range(0, len(documents), size):

@@ -165,7 +165,7 @@ class Stage:
     may be kept without being asked to; what comes from outside, or by chance, is not."""
     costly: bool = False
     """Whether computing its output takes longer than reading it from a cache, so that it is kept by default."""
-    by_document: bool = False
+    by_document: bool | Callable[[Any], bool] = False
     """Whether it treats each document by itself, in order, so that it may be run on one part after the other."""
     writes: Callable[[Any], tuple[str, ...]] | None = None
     """Of a stage that returns every document it gets, in order: the paths it writes; () for unknown. Stages that
@@ -178,3 +178,7 @@ class Stage:
     """The secrets and connections that it names, but for the keys of its language models."""
     estimate: Callable[[Any, int], tuple[int, float, float]] | None = None
     """(documents out, credits, milliseconds) for so many documents in, for explain."""
+
+    def splits(self, params: Any) -> bool:
+        """Whether it may be run on one part of its documents after the other."""
+        return self.by_document(params) if callable(self.by_document) else self.by_document

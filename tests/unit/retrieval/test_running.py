@@ -153,6 +153,30 @@ async def test_a_stage_that_needs_or_changes_what_another_one_writes_waits_for_i
     assert not plan["optimization_applied"]
 
 
+async def test_the_first_stage_finds_the_documents_before_others_run(noted: World) -> None:
+    answer = await noted.run([note("a"), note("b"), note("c")])
+    assert len(answer["documents"]) == 120
+    for document in answer["documents"]:
+        assert {document["a"], document["b"], document["c"]} == {f"<{document['document_id']}>"}
+    plan = await noted.retrieval.explain(noted.scope, "r", {})
+    assert [bool(row["optimization_notes"]) for row in plan["execution_plan"]] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "together"),
+    [
+        ({"url_field": "link"}, True),
+        ({"url_field": "a"}, False),
+        ({"url_field": "link", "on_error": "remove"}, False),
+        ({"url": "https://shop.example/"}, False),
+    ],
+)
+async def test_pages_are_read_beside_other_stages(noted: World, parameters: dict[str, Any], together: bool) -> None:
+    noted.declare([SEARCH, note("a"), {"stage_id": "web_scrape", "parameters": parameters}])
+    plan = await noted.retrieval.explain(noted.scope, "r", {})
+    assert plan["optimization_applied"] == together
+
+
 async def test_a_stage_that_breaks_its_promise_is_our_bug(noted: World) -> None:
     with pytest.raises(InternalError, match="note"):
         await noted.run([SEARCH, note("a"), note("b", lose=True)])

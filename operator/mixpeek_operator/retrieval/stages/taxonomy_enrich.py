@@ -98,7 +98,8 @@ async def run(state: State, params: Params, context: Context) -> Documents:
     ways = dict(zip(distinct, await each(list(distinct.values()), labelling.ways, at_once=_AT_ONCE), strict=True))
     state.credits += _CREDITS_PER_SEARCH * labelling.searches
     found = [ways[orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS, default=str)] for inputs in asked]
-    state.metadata.update(labelled=sum(map(bool, found)), searches=labelling.searches)
+    for name, more in (("labelled", sum(map(bool, found))), ("searches", labelling.searches)):
+        state.metadata[name] = state.metadata.get(name, 0) + more
     field = known(params.result_field, names, "result_field")
     ancestors = taxonomy.hierarchical and known(params.include_ancestors, names, "include_ancestors")
     own = None if params.fields is None else [item.model_dump() for item in params.fields]
@@ -161,5 +162,6 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
 STAGE = Stage(
     StageInfo("taxonomy_enrich", "enrich", "Label documents by a taxonomy, flat or hierarchical.", "tags", Params),
     run,
+    by_document=True,
     estimate=_estimate,
 )

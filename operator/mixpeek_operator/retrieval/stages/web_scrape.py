@@ -285,10 +285,17 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     return documents, 0.0, 1000.0 * pages * -(-documents // params.batch_size)
 
 
+def _writes(params: Params) -> tuple[str, ...]:
+    return (params.result_field,) if params.url is None and params.on_error != "remove" else ()
+
+
 STAGE = Stage(
     StageInfo("web_scrape", "apply", "Read the web pages that documents name, or one page.", "file-text", Params),
     run,
     source=True,
     braces=True,
+    by_document=lambda params: params.url is None,
+    writes=_writes,
+    reads=lambda params: () if params.url_field is None else (params.url_field,),
     estimate=_estimate,
 )

@@ -190,3 +190,16 @@ async def test_refused(labelled: Any) -> None:
         await labelled(taxonomy(level("departments", inputs=({"input_key": "q", "source_type": "blob"},))))
     refused("taxonomy_enrich", {}, "'taxonomy_id' is required")
     refused("taxonomy_enrich", {"taxonomy_id": "x", "topk": 1}, "did you mean 'top_k'")
+
+
+async def test_in_parts_it_labels_the_same(labelled: Any, world: Any) -> None:
+    info = taxonomy(level("departments"), level("rooms", "departments"))
+    whole, statistics, _ = await labelled(info)
+    stage = {"stage_id": "taxonomy_enrich", "parameters": {"taxonomy_id": "topics", "min_confidence": 0.999}}
+    answer = await world.run([{**stage, "batch_size": 2}], collections=("articles",))
+    assert {item["document_id"]: item for item in answer["documents"]} == whole, "the first stage has no parts"
+    keeping = {"stage_id": "limit", "parameters": {"limit": 100}}
+    answer = await world.run([keeping, {**stage, "batch_size": 2}], collections=("articles",))
+    assert {item["document_id"]: item for item in answer["documents"]} == whole
+    told = answer["stage_statistics"]["stages"]["taxonomy_enrich"]["metadata"]
+    assert told["labelled"] == statistics["labelled"] and told["searches"] >= statistics["searches"]
