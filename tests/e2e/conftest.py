@@ -136,12 +136,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
 
 
 @pytest.fixture(scope="session")
-def kuberay() -> None:
-    """The KubeRay operator in a pod of its own, installed from its own manifests."""
+def kuberay() -> set[str]:
+    """The KubeRay operator in a pod of its own, installed from its own manifests. Returns what that brought."""
+    there = inventory()
     rendered = kubectl("kustomize", Path(os.environ["MIXPEEK_E2E"], "default"))
     image = re.compile(r"quay\.io/kuberay/operator:\S+")
     kubectl("apply", "--server-side", "-f", "-", stdin=image.sub("localhost/kuberay-operator:e2e", rendered))
     kubectl("rollout", "status", "deployment/kuberay-operator", "--timeout=120s")
+    return inventory() - there
 
 
 @pytest.fixture(scope="session")

@@ -55,5 +55,5 @@ lap "node"
 load() { "${ours[@]}" --archive | "$here/node.sh" load -; }
 run load
 lap "import"
-run "$here/node.sh" exec env MIXPEEK_E2E="$config" "$python" -m pytest -p no:cacheprovider -x tests/e2e "$@"
+run "$here/node.sh" exec env MIXPEEK_E2E="$config" "$python" -m pytest -v -p no:cacheprovider -x tests/e2e "$@"
 lap "tests"
