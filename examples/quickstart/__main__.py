@@ -168,7 +168,7 @@ def _upload(client: Client, bucket: str, path: Path) -> None:
         },
         namespace=NAMESPACE,
     )
-    client.put_signed(slot["presigned_url"], path, "text/plain")
+    client.put_signed(slot["presigned_url"], path, {"Content-Type": "text/plain"})
     client.post(f"/v1/buckets/{bucket}/uploads/{slot['upload_id']}/confirm", {}, namespace=NAMESPACE)
 
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import hmac
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import httpx
+import orjson
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.servers import stores
 from tests.servers.process import Program
 
+from mixpeek_operator.adapters import object_blobs
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.object_blobs import ObjectBlobs
 from mixpeek_operator.core.errors import (
@@ -47,7 +55,11 @@ def local(path: Path, clock: HandClock) -> LocalBlobs:
     return LocalBlobs(path / "blobs", b"k" * 32, "http://localhost:1/", clock)
 
 
-KEY = "ns_a/bkt_1/obj_1/my file (ü).txt"
+KEY = "ns_a/bkt_1/obj_1/50 % of my file (ü) #1?=^a+b~.txt"
+REMOTE = ["s3", *(name for name in ("GCS", "AZURE") if f"{name}_URL" in os.environ)]
+"""S3 always; GCS and Azure where GCS_URL (gs://bucket) or AZURE_URL (az://container) names one of the user's own."""
+CHECKED = [name for name in REMOTE if name != "GCS" or "GCS_ENDPOINT_URL" not in os.environ]
+"""Those that check signatures: what stands in for GCS does not."""
 
 
 @pytest.fixture
@@ -59,19 +71,32 @@ def clock() -> HandClock:
 def s3_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """URL of a bucket and its endpoint; S3_ENDPOINT_URL, S3_BUCKET and AWS_* name one of the user's own."""
     bucket = os.environ.get("S3_BUCKET", "test")
-    if given := os.environ.get("S3_ENDPOINT_URL"):
-        yield f"s3://{bucket}", given
+    if own := os.environ.get("S3_ENDPOINT_URL"):
+        yield f"s3://{bucket}", own
         return
     with stores.s3proxy(tmp_path_factory.mktemp("s3proxy")) as server, stores.s3_credentials():
         yield "s3://test", f"http://127.0.0.1:{server.port}"
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=REMOTE)
+def remote(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    """URL of a bucket, and its endpoint unless that is the provider's own."""
+    return place(request)
+
+
+def place(request: pytest.FixtureRequest) -> tuple[str, str | None]:
+    if request.param == "s3":
+        found: tuple[str, str] = request.getfixturevalue("s3_bucket")
+        return found
+    return os.environ[f"{request.param}_URL"], os.environ.get(f"{request.param}_ENDPOINT_URL")
+
+
+@pytest.fixture(params=["local", *REMOTE])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> AsyncIterator[BlobStore]:
     if request.param == "local":
         yield local(tmp_path, clock)
         return
-    url, endpoint = request.getfixturevalue("s3_bucket")
+    url, endpoint = place(request)
     made = ObjectBlobs(f"{url}/{uuid.uuid4().hex}", endpoint_url=endpoint)
     yield made
     for prefix in ("ns_a", "ns_ab"):
@@ -246,8 +271,8 @@ async def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path, cl
 
 
 @pytest.fixture
-async def objects(s3_bucket: tuple[str, str]) -> AsyncIterator[ObjectBlobs]:
-    url, endpoint = s3_bucket
+async def objects(remote: tuple[str, str | None]) -> AsyncIterator[ObjectBlobs]:
+    url, endpoint = remote
     made = ObjectBlobs(f"{url}/{uuid.uuid4().hex}", endpoint_url=endpoint)
     yield made
     await made.delete_prefix("ns_a")
@@ -257,7 +282,8 @@ async def test_what_is_put_to_a_signed_link_is_known_with_its_hash(objects: Obje
     data = os.urandom(300_000)
     url = await objects.upload_url(KEY, content_type="image/png", expires_s=60)
     async with httpx.AsyncClient(trust_env=False) as client:
-        assert (await client.put(url, content=data, headers={"Content-Type": "image/png"})).status_code == 200
+        png, text = ({"Content-Type": kind, **objects.upload_headers} for kind in ("image/png", "text/plain"))
+        assert (await client.put(url, content=data, headers=png)).is_success
         for _ in range(2):
             info = await objects.head(KEY)
             assert info is not None
@@ -266,7 +292,7 @@ async def test_what_is_put_to_a_signed_link_is_known_with_its_hash(objects: Obje
                 hashlib.sha256(data).hexdigest(),
                 "image/png",
             )
-        assert (await client.put(url, content=b"other", headers={"Content-Type": "text/plain"})).status_code == 200
+        assert (await client.put(url, content=b"other", headers=text)).is_success
         info = await objects.head(KEY)
         assert info is not None
         assert (info.sha256, info.content_type) == (hashlib.sha256(b"other").hexdigest(), "text/plain")
@@ -274,12 +300,13 @@ async def test_what_is_put_to_a_signed_link_is_known_with_its_hash(objects: Obje
         assert (answer.content, answer.headers["content-type"]) == (b"other", "text/plain")
 
 
+@pytest.mark.parametrize("remote", CHECKED, indirect=True)
 async def test_a_signed_link_of_the_store_allows_one_method_on_one_key(objects: ObjectBlobs) -> None:
     await objects.put("ns_a/x", b"x")
     link = await objects.download_url("ns_a/x", expires_s=60)
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(link)).content == b"x"
-        assert (await client.put(link, content=b"y")).status_code == 403
+        assert (await client.put(link, content=b"y", headers=objects.upload_headers)).status_code == 403
         assert (await client.get(link.replace("/ns_a/x", "/ns_a/y"))).status_code == 403
         assert (await client.get(link.partition("?")[0])).status_code == 403
     with pytest.raises(BadRequestError, match="seconds at most"):
@@ -339,16 +366,80 @@ async def returned(objects: ObjectBlobs, server: Program) -> None:
     raise AssertionError(f"port {server.port} does not serve")
 
 
-async def test_wrong_credentials_and_a_missing_bucket_are_the_administrators(
-    s3_bucket: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, endpoint = s3_bucket
+async def test_a_missing_bucket_is_the_administrators(remote: tuple[str, str | None]) -> None:
+    url, endpoint = remote
+    absent = f"{url.partition('://')[0]}://absent-{uuid.uuid4().hex}"
     with pytest.raises(RefusedError, match="does not exist"):
-        await ObjectBlobs(f"s3://absent-{uuid.uuid4().hex}", endpoint_url=endpoint).health()
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+        await ObjectBlobs(absent, endpoint_url=endpoint).health()
+
+
+@pytest.mark.parametrize("remote", CHECKED, indirect=True)
+async def test_wrong_credentials_are_the_administrators(
+    remote: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = base64.b64encode(b"hunter2" * 5).decode()
+    for name in ("AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_ACCOUNT_KEY"):
+        monkeypatch.setenv(name, wrong)
+    url, endpoint = remote
     with pytest.raises(RefusedError, match="credentials") as caught:
-        await ObjectBlobs(s3_bucket[0], endpoint_url=endpoint).health()
-    assert "hunter2" not in str(caught.value)
+        await ObjectBlobs(url, endpoint_url=endpoint).health()
+    assert wrong not in str(caught.value)
+
+
+# What can be known of links without a server: they are signed here.
+
+
+@pytest.fixture
+def signing(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Put credentials of every provider where its client looks; returns the key of Azure."""
+    key = b"k" * 32
+    robot = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = {"private_key": robot.decode(), "private_key_id": "1", "client_email": "robot@example.com"}
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "ours",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AZURE_STORAGE_ACCOUNT_NAME": "account",
+        "AZURE_STORAGE_ACCOUNT_KEY": base64.b64encode(key).decode(),
+        "GOOGLE_SERVICE_ACCOUNT_KEY": orjson.dumps({"type": "service_account", **account}).decode(),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT", raising=False)
+    return key
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [
+        ("s3://bucket/x", "https://s3.us-east-1.amazonaws.com/bucket/x/"),
+        ("gs://bucket/x", "https://storage.googleapis.com/bucket/x/"),
+        ("az://bucket/x", "https://account.blob.core.windows.net/bucket/x/"),
+    ],
+)
+async def test_links_lead_to_the_provider_or_to_the_endpoint(signing: bytes, url: str, own: str) -> None:
+    assert (await ObjectBlobs(url).upload_url(KEY, content_type=None, expires_s=60)).startswith(own)
+    there = ObjectBlobs(url, endpoint_url="http://127.0.0.1:1/")
+    link = await there.download_url(KEY, expires_s=60)
+    assert link.startswith("http://127.0.0.1:1/bucket/x/")
+
+
+async def test_a_link_to_azure_is_signed_over_what_azure_takes_the_name_for(signing: bytes) -> None:
+    """The string to sign is that of a service SAS, in which the name stands as it is and not as a URL spells it."""
+    link = urlsplit(await ObjectBlobs("az://files/x").upload_url(KEY, content_type=None, expires_s=60))
+    query = dict(parse_qsl(link.query))
+    fields = [query["sp"], query["st"], query["se"], f"/blob/account{unquote(link.path)}", "", "", "", query["sv"], "b"]
+    expected = hmac.digest(signing, "\n".join([*fields, *[""] * 7]).encode(), "sha256")
+    assert base64.b64decode(query["sig"]) == expected
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=2, unique=True))
+def test_names_for_links_stay_apart_and_are_spelled_as_they_are(keys: list[str]) -> None:
+    names = [object_blobs._plain(key) for key in keys]
+    assert names[0] != names[1]
+    assert [quote(name, safe="/") for name in names] == names
+    assert object_blobs._plain("".join(keys)) == "".join(names)
 
 
 @pytest.mark.parametrize("url", ["", "file:///tmp", "s3://", "bucket", "http://host/bucket", "s3://key:secret@bucket"])

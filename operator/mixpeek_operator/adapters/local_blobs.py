@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -58,6 +58,7 @@ class LocalBlobs:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.base_url = base_url
         """Set again once the port is known."""
+        self.upload_headers: Mapping[str, str] = {}
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes], *, content_type: str | None = None) -> BlobInfo:
         check(key)

@@ -8,13 +8,15 @@ obstore's blocking calls run in threads: its own event loop aborts the interpret
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+from weakref import WeakValueDictionary
 
 import obstore
 import orjson
@@ -51,14 +53,16 @@ _RETRY: RetryConfig = {
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified bucket does not exist")
 _NO_ACCESS = re.compile(r"403 Forbidden|401 Unauthorized")
 """In the text only: obstore tells these like any other failure where a list meets them."""
-_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+_S3 = ("s3", "s3a")
+_AZURE = ("az", "azure", "abfs", "abfss")
+_SCHEMES = (*_S3, "gs", *_AZURE)
 
 
 class ObjectBlobs:
     """Files below `url` (`s3://bucket/prefix`, `gs://…`, `az://…`); see ports.blobs.BlobStore.
 
-    `endpoint_url` is that of an S3-compatible store. Credentials come from the provider's usual chain: environment,
-    files, the machine's or pod's own identity.
+    `endpoint_url` is that of an S3-compatible store, or of another cloud of the provider. Credentials come from the
+    provider's usual chain: environment, files, the machine's or pod's own identity.
     """
 
     def __init__(self, url: str, *, endpoint_url: str | None = None) -> None:
@@ -71,10 +75,15 @@ class ObjectBlobs:
         options: ClientConfig = {"connect_timeout": "3s", "timeout": "5m"}
         config: dict[str, Any] = {}
         if endpoint_url:
-            config["endpoint"] = endpoint_url.rstrip("/")
-            # Not all that speak S3 know the request that deletes many at once.
-            config["disable_bulk_delete"] = True
+            config["base_url" if parts.scheme == "gs" else "endpoint"] = endpoint_url.rstrip("/")
+            if parts.scheme in _S3:
+                # Not all that speak S3 know the request that deletes many at once.
+                config["disable_bulk_delete"] = True
             options["allow_http"] = endpoint_url.startswith("http://")
+        self._azure = parts.scheme in _AZURE
+        self._named = str if parts.scheme in _S3 else _plain
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.upload_headers: Mapping[str, str] = {"x-ms-blob-type": "BlockBlob"} if self._azure else {}
         try:
             # The type says nothing of the store, for the URL chooses it.
             self._store: Any = from_url(url, config=config, client_options=options, retry_config=_RETRY)  # type: ignore[call-overload]
@@ -83,32 +92,33 @@ class ObjectBlobs:
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes], *, content_type: str | None = None) -> BlobInfo:
         check(key)
-        attributes = {"Content-Type": content_type} if content_type else None
+        path, attributes = self._named(key), {"Content-Type": content_type} if content_type else None
         if isinstance(data, bytes | bytearray | memoryview):
             data = bytes(data)
             digest, size = hashlib.sha256(data), len(data)
-            tag = (await self._call(key, obstore.put, self._store, key, data, attributes=attributes))["e_tag"]
+            result = await self._call(key, obstore.put, self._store, path, data, attributes=attributes)
         else:
             # Pulled from a thread, so that obstore drops the upload when the source breaks off.
             source = _Pulled(data)
             try:
-                tag = (await self._call(key, obstore.put, self._store, key, source, attributes=attributes))["e_tag"]
+                async with self._turn(key):
+                    result = await self._call(key, obstore.put, self._store, path, source, attributes=attributes)
             except MixpeekError as error:
                 raise source.failure or error from error
             finally:
                 source.stop()
             digest, size = source.digest, source.size
         info = BlobInfo(key, size, digest.hexdigest(), content_type)
-        await self._remember(info, tag)
+        await self._remember(info, result["e_tag"])
         return info
 
     async def get(self, key: str) -> bytes:
         check(key)
-        return await self._call(key, lambda: bytes(obstore.get(self._store, key).bytes()))
+        return await self._call(key, lambda: bytes(obstore.get(self._store, self._named(key)).bytes()))
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         check(key)
-        result = await self._call(key, obstore.get, self._store, key)
+        result = await self._call(key, obstore.get, self._store, self._named(key))
         chunks = iter(result.stream(min_chunk_size=CHUNK))
         while (chunk := await self._call(key, next, chunks, None)) is not None:
             yield bytes(chunk)
@@ -116,12 +126,13 @@ class ObjectBlobs:
     async def head(self, key: str) -> BlobInfo | None:
         check(key)
         try:
-            result = await self._call(key, obstore.get, self._store, key, options={"head": True})
+            result = await self._call(key, obstore.get, self._store, self._named(key), options={"head": True})
         except NotFoundError:
             return None
         kind = result.attributes.get("Content-Type")
         try:
-            facts = orjson.loads(await self._call(key, lambda: bytes(obstore.get(self._store, FACTS + key).bytes())))
+            path = FACTS + self._named(key)
+            facts = orjson.loads(await self._call(key, lambda: bytes(obstore.get(self._store, path).bytes())))
         except NotFoundError:
             facts = {}
         if facts.get("e_tag") == result.meta["e_tag"]:
@@ -137,14 +148,14 @@ class ObjectBlobs:
         check(key)
         for each in (key, FACTS + key):
             try:
-                await self._call(key, obstore.delete, self._store, each)
+                await self._call(key, obstore.delete, self._store, self._named(each))
             except NotFoundError:
                 continue
 
     async def delete_prefix(self, prefix: str) -> int:
         check(prefix)
-        deleted = await self._call(prefix, self._delete_below, prefix)
-        await self._call(prefix, self._delete_below, FACTS + prefix)
+        deleted = await self._call(prefix, self._delete_below, self._named(prefix))
+        await self._call(prefix, self._delete_below, FACTS + self._named(prefix))
         return deleted
 
     async def upload_url(self, key: str, *, content_type: str | None, expires_s: int) -> str:
@@ -167,19 +178,24 @@ class ObjectBlobs:
             # Not chained, and without its text: both may hold a URL with a signature.
             raise _translated(error, key, self._place) from None
 
+    def _turn(self, key: str) -> contextlib.AbstractAsyncContextManager[None]:
+        """The blocks of two uploads of one name are the same to Azure, so that they would mix."""
+        return self._turns.setdefault(key, asyncio.Lock()) if self._azure else contextlib.nullcontext()
+
     async def _sign(self, method: Any, key: str, expires_s: int) -> str:
         check(key)
         if expires_s > _LONGEST_S:
             raise BadRequestError(f"a link lasts {_LONGEST_S} seconds at most, not {expires_s}")
-        url: str = await self._call(key, obstore.sign, self._store, method, key, timedelta(seconds=expires_s))
+        life = timedelta(seconds=expires_s)
+        url: str = await self._call(key, obstore.sign, self._store, method, self._named(key), life)
         return url
 
     async def _remember(self, info: BlobInfo, tag: str | None) -> None:
         facts = orjson.dumps({"e_tag": tag, "sha256": info.sha256, "content_type": info.content_type})
-        await self._call(info.key, obstore.put, self._store, FACTS + info.key, facts)
+        await self._call(info.key, obstore.put, self._store, FACTS + self._named(info.key), facts)
 
     def _examine(self, key: str) -> tuple[BlobInfo, str | None]:
-        result = obstore.get(self._store, key)
+        result = obstore.get(self._store, self._named(key))
         digest, size = hashlib.sha256(), 0
         for chunk in result.stream(min_chunk_size=CHUNK):
             digest.update(chunk)
@@ -233,6 +249,15 @@ class _Pulled(Iterator[bytes]):
 
     async def _pull(self) -> bytes | None:
         return await anext(self._source, None)
+
+
+def _plain(key: str) -> str:
+    """Return a name that a URL holds as it is, one for each key.
+
+    Of other names obstore's links are wrong: those to Azure are signed over the name as the URL spells it, where Azure
+    reads the name itself, and those to GCS spell some letters in two ways or not at all.
+    """
+    return quote(key, safe="/").replace("~", "%7E").replace("%", "~")
 
 
 def _translated(error: Exception, key: str, place: str) -> MixpeekError:

@@ -97,9 +97,9 @@ class Client:
             raise self._error(response)
         return response
 
-    def put_signed(self, url: str, file: Path, content_type: str) -> None:
+    def put_signed(self, url: str, file: Path, headers: Mapping[str, str]) -> None:
         """PUT a file to a signed URL, piece by piece and without our key."""
-        headers = {"Content-Type": content_type, "Content-Length": str(file.stat().st_size)}
+        headers = {**headers, "Content-Length": str(file.stat().st_size)}
         way = self._cluster.through(url) if self._cluster is not None else None
         try:
             if self._cluster is None or way is None:

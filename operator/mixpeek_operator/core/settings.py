@@ -41,7 +41,9 @@ class Settings(BaseSettings):
         description="Object storage for files, as s3://bucket/prefix, gs:// or az://; the data directory when unset.",
     )
     blobs_endpoint_url: str | None = Field(
-        default=None, description="Endpoint of an S3-compatible store (R2, MinIO); the provider's own when unset."
+        default=None,
+        description="Endpoint of an S3-compatible store (R2, MinIO), or another of GCS or Azure; the provider's own "
+        "when unset.",
     )
     model_path: Path | None = Field(
         default=None, description="Folder holding models by name, looked at before packages and hubs."

@@ -88,7 +88,12 @@ class Uploads:
             record["s3_key"], content_type=record["content_type"], expires_s=record["presigned_url_expiration"]
         )
         await self._metadata.put(TABLE, info.namespace_id, record["upload_id"], record, if_version=0)
-        return _render(record)
+        answer = _render(record)
+        if headers := self._blobs.upload_headers:
+            answer["presigned_headers"] = dict(headers)
+            named = ", ".join(f"{name}: {value}" for name, value in headers.items())
+            answer["message"] = f"The PUT to presigned_url has to carry {named}"
+        return answer
 
     async def create_many(self, scope: Scope, bucket: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Announce up to 100 files; a mistake in one refuses all."""

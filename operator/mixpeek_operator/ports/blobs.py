@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,11 @@ class BlobInfo:
 
 class BlobStore(Protocol):
     """Every adapter passes `tests/contract/blobs`. Raises NotFoundError for an unknown key."""
+
+    @property
+    def upload_headers(self) -> Mapping[str, str]:
+        """What a PUT to an `upload_url` has to carry besides its content type."""
+        ...
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes], *, content_type: str | None = None) -> BlobInfo:
         """Write the file whole; nothing is visible before it is complete."""

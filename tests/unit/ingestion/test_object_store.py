@@ -189,6 +189,16 @@ async def test_what_an_upload_refuses(world: Any) -> None:
             )
 
 
+async def test_what_a_store_asks_of_a_put_is_told(world: Any) -> None:
+    world.bucket("media", clip={"type": "video"})
+    body = {"filename": "clip.mp4", "content_type": "video/mp4"}
+    assert "presigned_headers" not in await world.uploads.create(world.scope, "media", body)
+    world.blobs.upload_headers = {"x-ms-blob-type": "BlockBlob"}
+    answer = await world.uploads.create(world.scope, "media", body)
+    assert answer["presigned_headers"] == {"x-ms-blob-type": "BlockBlob"}
+    assert "x-ms-blob-type: BlockBlob" in answer["message"]
+
+
 async def test_an_unconfirmed_upload_expires_and_leaves_nothing(world: Any) -> None:
     world.bucket("media", clip={"type": "video"})
     body = {"filename": "clip.mp4", "content_type": "video/mp4", "presigned_url_expiration": 60}

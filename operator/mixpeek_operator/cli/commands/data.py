@@ -63,7 +63,8 @@ def upload(
                 },
                 namespace=namespace,
             )
-            client.put_signed(slot["presigned_url"], path, kind)
+            headers = {"Content-Type": kind, **slot.get("presigned_headers", {})}
+            client.put_signed(slot["presigned_url"], path, headers)
             answer = client.post(f"{root}/uploads/{slot['upload_id']}/confirm", {}, namespace=namespace)
             made.append(str(answer.get("object_id") or answer.get("upload_id")))
     if output is not Output.TABLE:
