@@ -160,7 +160,7 @@ def release(before: set[str], places: Places) -> str:
             "MIXPEEK_EMBEDDING_THREADS": 1,
             # Ray rounds a worker's 1.1 cores up to two: one for the platform's models, one for the rest. What asks for
             # none at all would be put on the head.
-            "MIXPEEK_RAY_HEAD_CPUS": 0.1,
+            "MIXPEEK_RAY_HEAD_CPUS": 0.3,
             "MIXPEEK_RAY_HEAD_MEMORY": "3Gi",
             "MIXPEEK_RAY_POD_CPUS": 1.1,
             "MIXPEEK_RAY_POD_MEMORY": "6Gi",

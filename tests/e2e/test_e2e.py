@@ -152,7 +152,7 @@ def test_a_file_goes_through_a_signed_link_to_the_object_storage(connect: Connec
 
 def test_a_dedicated_tier_gets_ray_pods_that_kuberay_starts(release: str, kuberay: set[str]) -> None:
     kubectl(*HERE, "apply", "-f", DEDICATED)
-    kubectl(*HERE, "wait", "--for=condition=Ready", "--timeout=400s", "-f", DEDICATED)
+    kubectl(*HERE, "wait", "--for=condition=Ready", "--timeout=590s", "-f", DEDICATED)
     kinds = kubectl(
         *HERE, "get", "pods", "-l", "ray.io/node-type", "-o", r"jsonpath={.items[*].metadata.labels.ray\.io/node-type}"
     )
