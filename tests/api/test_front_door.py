@@ -119,6 +119,28 @@ async def test_every_error_leaves_in_one_envelope(toy: Any, name: str) -> None:
         assert error["details"]["log_id"] == answer.headers["x-request-id"]
 
 
+async def test_a_direct_route_fails_as_every_other(world: Any, settings: Settings) -> None:
+    async def fail(scope: Any, name: str, *_: Any) -> None:
+        raise _RAISED[name][0]
+
+    world.namespaces.add(world.organization, "ns_1", "shop")
+    retrieval: Any = SimpleNamespace(answer=fail)
+    app = create_app(replace(world.services, retrieval=retrieval, metrics=CollectorRegistry()), settings)
+    headers = {"Authorization": f"Bearer {world.admin}", "X-Request-ID": "mine"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server", headers=headers) as http:
+        for name, (_, status, type_) in _RAISED.items():
+            failed = await http.post(f"/v1/retrievers/{name}/execute", json={})
+            _checked(failed, status, type_)
+            assert failed.headers["x-request-id"] == "mine"
+            assert _PLANTED not in failed.text
+        _checked(await http.post("/v1/retrievers/bug/execute", content=b"{"), 400, "BadRequestError")
+        _checked(await http.get("/v1/retrievers/bug/execute"), 405, "BadRequestError")
+        nobody = {"Authorization": "Bearer sk_nobody"}
+        _checked(await http.post("/v1/retrievers/bug/execute", headers=nobody), 401, "UnauthorizedError")
+        counted = (await http.get("/metrics")).text
+    assert 'method="POST",route="/v1/retrievers/{retriever_id}/execute",status="502"' in counted
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "type_"),
     [

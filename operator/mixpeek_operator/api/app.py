@@ -13,7 +13,7 @@ from mixpeek_operator import __version__
 from mixpeek_operator.api import auth, errors, openapi, routes
 from mixpeek_operator.api.middleware import BodyLimits, HttpMetrics, RequestLayer
 from mixpeek_operator.api.responses import Json
-from mixpeek_operator.api.routing import Routes
+from mixpeek_operator.api.routing import Direct, Routes
 from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.errors import InternalError
 from mixpeek_operator.core.registry import discover
@@ -49,7 +49,8 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
         for route in router.routes:
             _check(route, name)
             found.append(route)
-    app.router.routes.extend(sorted(found, key=_order))
+    found.sort(key=_order)
+    app.router.routes.extend(found)
     limits = BodyLimits(
         settings.max_body_bytes,
         (
@@ -57,7 +58,8 @@ def create_app(services: Services, settings: Settings) -> FastAPI:
             ("/v1/blobs/", settings.max_upload_bytes),
         ),
     )
-    app.add_middleware(RequestLayer, limits=limits, metrics=HttpMetrics(services.metrics))
+    direct = [route for route in found if isinstance(route, Direct)]
+    app.add_middleware(RequestLayer, limits=limits, metrics=HttpMetrics(services.metrics), direct=direct)
     return app
 
 

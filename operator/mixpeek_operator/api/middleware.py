@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixpeek_operator.api.errors import answer, unexpected
+from mixpeek_operator.api.routing import Direct
 from mixpeek_operator.core.errors import MixpeekError, TooLargeError
 
 _log = structlog.get_logger("mixpeek_operator.access")
@@ -68,10 +71,13 @@ class HttpMetrics:
 
 
 class RequestLayer:
-    """The outermost layer of the app."""
+    """The outermost layer of the app; it calls `direct` routes itself."""
 
-    def __init__(self, app: ASGIApp, *, limits: BodyLimits, metrics: HttpMetrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limits: BodyLimits, metrics: HttpMetrics, direct: Sequence[Direct] = ()
+    ) -> None:
         self._app = app
+        self._direct = direct
         self._limits = limits
         self._metrics = metrics
 
@@ -101,7 +107,7 @@ class RequestLayer:
                 await _drain(receive, 0)
                 await answer(_too_large(limit), request_id)(scope, receive, sending)
             else:
-                await self._app(scope, receiving, sending)
+                await self._answering(scope)(scope, receiving, sending)
         except ClientDisconnect:
             status = status or _GONE
         except Exception as error:
@@ -122,6 +128,14 @@ class RequestLayer:
                 await asyncio.sleep(0)
             finally:
                 self._finish(scope, status, seconds)
+
+    def _answering(self, scope: Scope) -> ASGIApp:
+        for route in self._direct:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                return route.app
+        return self._app
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "unmatched"

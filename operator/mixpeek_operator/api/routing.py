@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.params import Depends as Dependency
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from mixpeek_operator.api import auth
 from mixpeek_operator.api.responses import Json
@@ -17,20 +18,22 @@ class Direct(APIRoute):
     """A route whose endpoint takes the request and the parameters of its path, as text, and reads the rest itself.
 
     FastAPI documents it and checks nothing: to solve its dependencies would take longer than all that a search adds to
-    its store. The checks of permission run as on every route.
+    its store. The checks of permission run as on every route. What it raises is a MixpeekError or our bug, so that the
+    request layer can call it without the layers between.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
         checks = [dependency.call for dependency in self.dependant.dependencies if dependency.call is not None]
-        endpoint = self.endpoint
 
-        async def handle(request: Request) -> Response:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request(scope, receive, send)
             for check in checks:
                 await check(request)
-            answer: Response = await endpoint(request, **request.path_params)
-            return answer
+            answer: Response = await endpoint(request, **scope["path_params"])
+            await answer(scope, receive, send)
 
-        return handle
+        self.app = app
 
 
 class Routes(APIRouter):

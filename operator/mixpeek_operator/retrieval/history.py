@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -21,6 +21,8 @@ _BATCH: Final = 1000
 _GATHER_S: Final = 0.25
 """Longest time a record waits to be written; the most history that a killed process loses."""
 
+Made = Callable[[], Mapping[str, Any]]
+"""Makes a record, behind the answer."""
 _log = structlog.get_logger(__name__)
 
 
@@ -29,15 +31,18 @@ class History:
 
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
-        self._queue: asyncio.Queue[Write] = asyncio.Queue(_QUEUE)
+        self._queue: asyncio.Queue[tuple[str, str, Made]] = asyncio.Queue(_QUEUE)
         self._writer: asyncio.Task[None] | None = None
         self._dropped = 0
         self._wanted = asyncio.Event()
 
-    def add(self, namespace_id: str, record: Mapping[str, Any]) -> None:
-        """Take a record; it is written soon. When more wait than memory should hold, it is dropped and counted."""
+    def add(self, namespace_id: str, execution_id: str, record: Made) -> None:
+        """Take a record, to be made and written soon.
+
+        When more wait than memory should hold, it is dropped and counted.
+        """
         try:
-            self._queue.put_nowait(Write(TABLE, namespace_id, str(record["execution_id"]), record))
+            self._queue.put_nowait((namespace_id, execution_id, record))
         except asyncio.QueueFull:
             self._dropped += 1
             _log.warning("execution_history_dropped", dropped=self._dropped)
@@ -94,16 +99,18 @@ class History:
 
     async def _write(self) -> None:
         while True:
-            writes = [await self._queue.get()]
-            while len(writes) < _BATCH and not self._queue.empty():
-                writes.append(self._queue.get_nowait())
+            taken = [await self._queue.get()]
+            while len(taken) < _BATCH and not self._queue.empty():
+                taken.append(self._queue.get_nowait())
             try:
-                await self._metadata.transact(writes)
+                await self._metadata.transact(
+                    [Write(TABLE, namespace_id, id, made()) for namespace_id, id, made in taken]
+                )
             except MixpeekError as error:
                 # History is not worth failing a search for; the store's own health check reports the outage.
-                _log.warning("execution_history_not_written", count=len(writes), reason=error.message)
+                _log.warning("execution_history_not_written", count=len(taken), reason=error.message)
             finally:
-                for _ in writes:
+                for _ in taken:
                     self._queue.task_done()
             # Gathering for a moment makes one transaction of many answers, unless somebody wants to read them.
             with contextlib.suppress(TimeoutError):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+
+import orjson
 
 from mixpeek_operator import __version__
 from mixpeek_operator.core.filters import Filter, to_wire
@@ -14,7 +17,7 @@ from mixpeek_operator.retrieval.compile import Pipeline
 from mixpeek_operator.retrieval.keeping import digest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Query:
     """What is asked of which pipeline."""
 
@@ -24,6 +27,11 @@ class Query:
     page: pagination.PageRequest
     filter: Filter | None
     inputs: dict[str, Any]
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The inputs as JSON: vectors and files make them the largest part of a request, to be encoded once."""
+        return orjson.dumps(self.inputs, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=repr)
 
     @property
     def fresh(self) -> bool:
@@ -41,7 +49,7 @@ class Query:
         parts = [
             __version__,
             stamp,
-            self.inputs,
+            orjson.Fragment(self.encoded),
             to_wire(self.filter),
             [page.method, page.limit, page.offset, page.token, page.after],
             self.links,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -294,7 +295,7 @@ class Retrieval:
         reading = dependencies or self._dependencies(pipeline.namespace)
         execution = self._begin(query, stamp, reading, depth=0, watch=watch)
         execution.recorded = recorded
-        execution.asked = wire.asked_of(query.request, query.inputs)
+        execution.asked = wire.asked_of(query)
         if counted:
             execution.asked["answer_cache"] = "miss"
         execution.context.user_id = execution.asked.get("user_id")
@@ -325,10 +326,9 @@ class Retrieval:
         id = ids.random("exec")
         now, elapsed_ms = self._clock.now(), (self._clock.monotonic() - began) * 1000
         retriever = query.pipeline.retriever
-        asked = wire.asked_of(query.request, query.inputs)
-        self.history.add(
-            query.pipeline.namespace.id, wire.record_of_hit(id, retriever, kept.facts, asked, now, elapsed_ms)
-        )
+        asked = wire.asked_of(query)
+        record = partial(wire.record_of_hit, id, retriever, kept.facts, asked, now, elapsed_ms)
+        self.history.add(query.pipeline.namespace.id, id, record)
         age_s = max(0.0, now.timestamp() - kept.at)
         return Answer(id, wire.whole(id, kept.body, kept.at), _etag(etag, kept), ttl_s, kept.at, age_s)
 
@@ -456,7 +456,7 @@ class Retrieval:
     ) -> None:
         if execution.recorded:
             record = wire.record_of(execution, status, inputs, returned, error, self._clock.now())
-            self.history.add(execution.pipeline.namespace.id, record)
+            self.history.add(execution.pipeline.namespace.id, execution.id, lambda: record)
 
     # -- pipelines
 

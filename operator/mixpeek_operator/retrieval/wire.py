@@ -13,6 +13,7 @@ from mixpeek_operator.core.directory import NamespaceInfo, RetrieverInfo
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.retrieval.execute import Execution
 from mixpeek_operator.retrieval.inputs import fields_of
+from mixpeek_operator.retrieval.query import Query
 from mixpeek_operator.retrieval.stage import Documents
 
 _MAX_INPUTS: Final = 4096
@@ -135,11 +136,12 @@ def facts_of(execution: Execution, inputs: Mapping[str, Any], returned: int) -> 
     }
 
 
-def asked_of(request: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def asked_of(query: Query) -> dict[str, Any]:
     """What a replay of the query needs: who asked, and the inputs unless they are large (vectors, files)."""
+    request = query.request
     asked = {name: request[name] for name in ("session_id", "user_id") if isinstance(request.get(name), str)}
-    if len(orjson.dumps(inputs, default=str)) <= _MAX_INPUTS:
-        asked["inputs"] = dict(inputs)
+    if len(query.encoded) <= _MAX_INPUTS:
+        asked["inputs"] = dict(query.inputs)
     return asked
 
 

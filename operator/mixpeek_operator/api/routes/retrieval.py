@@ -141,7 +141,7 @@ def _answered(request: Request, answer: Answer) -> Response:
         headers |= {"ETag": answer.etag, "Cache-Control": f"private, max-age={int(answer.ttl_s)}"}
         if answer.cached_at is not None:
             headers["Age"] = str(int(answer.age_s))
-        if answer.etag in _validators(request):
+        if "if-none-match" in request.headers and answer.etag in _validators(request):
             return Response(status_code=304, headers=headers)
     return Json(answer.body, headers=headers)
 
