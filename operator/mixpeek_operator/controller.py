@@ -176,8 +176,10 @@ class Operator:
             _log.warning("the lease was not given back; it ends by itself", error=str(error))
 
     def unready(self) -> str:
-        """What is missing before this replica could lead; "" when nothing is."""
-        return "" if self.follower.complete.is_set() else "the resources were not listed yet"
+        """What keeps this replica from leading, were it elected; "" when nothing does, as on one that stands by."""
+        if not self.follower.complete.is_set():
+            return self.follower.failure or "the resources were not listed yet"
+        return self._election.unreachable() or self.follower.failure
 
     async def _lead(self, stop: asyncio.Event) -> None:
         try:

@@ -105,6 +105,26 @@ def test_the_api_server_away_for_a_while(operator: OperatorProcess, tenant: Tena
     assert operator.pid == process and operator.ready()
 
 
+def test_without_the_api_server_no_replica_is_ready_and_with_it_one_that_stands_by_is(
+    plane: ControlPlane, tenant: Tenant, tmp_path: Path
+) -> None:
+    own = {"namespace": tenant.name, "lease": tenant.name, "lease_duration_s": 6}
+    with (
+        operating(tmp_path / "one", plane.kubeconfig, **own) as one,
+        operating(tmp_path / "two", plane.kubeconfig, **own) as two,
+    ):
+        processes = one.pid, two.pid
+        eventually(one.leads, GRACE_S)
+        assert two.ready() and not two.leads()
+        plane.stop("kube-apiserver")
+        try:
+            eventually(lambda: not one.ready() and not two.ready(), GRACE_S)
+        finally:
+            plane.start("kube-apiserver")
+        eventually(lambda: one.ready() and two.ready(), GRACE_S)
+        assert (one.pid, two.pid) == processes
+
+
 @pytest.mark.slow
 def test_the_api_server_away_for_a_minute(operator: OperatorProcess, tenant: Tenant) -> None:
     tenant.apply(whole_set("news"))

@@ -31,11 +31,17 @@ class Election:
         self._retry_s = duration_s / 6
         self._seen: Seen | None = None
         self._until = float("-inf")
+        self._reached = clock.monotonic()
         self._changed = asyncio.Condition()
 
     def holds(self) -> bool:
         """Whether we may act at this moment."""
         return self._clock.monotonic() < self._until
+
+    def unreachable(self) -> str:
+        """What keeps this candidate from ever being elected; "" while the lease answers, whoever holds it."""
+        silent_s = self._clock.monotonic() - self._reached
+        return f"the lease was not reached for {silent_s:.0f} s" if silent_s > self._duration_s else ""
 
     async def held(self) -> None:
         """Return as soon as we hold the lease with time to work."""
@@ -57,6 +63,7 @@ class Election:
                 # An answer that comes later is worth nothing: the lease would be renewed too late.
                 async with asyncio.timeout(self._duration_s / 3):
                     await self.turn()
+                self._reached = self._clock.monotonic()
             except (MixpeekError, TimeoutError) as error:
                 _log.warning("the lease was not reached", error=str(error) or "no answer in time", holding=self.holds())
             took = self._clock.monotonic() - began

@@ -63,6 +63,8 @@ class Follower:
         self._listed = asyncio.Event()
         self.complete = asyncio.Event()
         """Set once everything was read."""
+        self.failure = ""
+        """Why the last listing failed; "" when it did not."""
         self.taken = 0
         """Events so far."""
 
@@ -80,7 +82,12 @@ class Follower:
 
     async def sync(self) -> None:
         """Make the index equal to a listing taken now. Raises what the API server's client raises."""
-        for listing in await self._list_all():
+        try:
+            listings = await self._list_all()
+        except MixpeekError as error:
+            self.failure = str(error)
+            raise
+        for listing in listings:
             there = set()
             for raw in listing.objects:
                 there.add(_key(listing.kind, raw))
@@ -94,6 +101,7 @@ class Follower:
                 # What is newer than the listing was made after it.
                 if known.metadata.resource_version <= listing.version:
                     self._index.apply(Change("DELETED", known))
+        self.failure = ""
         self.complete.set()
 
     def take(self, seen: Seen) -> None:

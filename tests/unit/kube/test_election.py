@@ -126,3 +126,20 @@ async def test_run_keeps_it_and_goes_on_after_an_outage() -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_one_that_stands_by_reaches_the_lease_until_it_is_away() -> None:
+    leases, clock = Memory(), Clock()
+    one, two = candidate(leases, clock, "one"), candidate(leases, clock, "two")
+    await one.turn()
+    running = asyncio.create_task(two.run())
+    try:
+        await asyncio.sleep(0)
+        clock.time = 10.0
+        assert two.unreachable() == ""
+        leases.away = True
+        clock.time = 15.5
+        assert "not reached for 16 s" in two.unreachable()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
