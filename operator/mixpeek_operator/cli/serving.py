@@ -35,6 +35,9 @@ from mixpeek_operator.stores import base_url, lock
 _log = structlog.get_logger(__name__)
 _GRACE_S = 5
 """Seconds that running requests get to end."""
+_IDLE_S = 75
+"""Seconds that an idle connection is kept: longer than clients (5 s) and load balancers (60 s) keep theirs, or one of
+them sends its next request into a connection that is just being closed."""
 
 
 def run(
@@ -99,6 +102,7 @@ async def _serve(settings: Settings, watch: Sequence[Path]) -> None:
                     server_header=False,
                     proxy_headers=False,
                     timeout_graceful_shutdown=_GRACE_S,
+                    timeout_keep_alive=_IDLE_S,
                     lifespan="off",
                 )
             )
