@@ -193,7 +193,7 @@ def test_templates_are_left_to_be_rendered() -> None:
 def test_a_pattern_cannot_run_away() -> None:
     start = time.perf_counter()
     assert not matches(parse({"field": "t", "operator": "regex", "value": "(a+)+$"}), {"t": "a" * 50_000 + "b"})
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 60, "a pattern that backtracks would take hours"
 
 
 def test_fields_and_the_empty_filter() -> None:

@@ -120,7 +120,7 @@ def test_attack_on_an_expression_is_refused_quickly(source: str) -> None:
         pass
     else:
         assert value is None, "only a missing value may come out"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60, "unbounded work would take hours"
 
 
 BLOCK_ATTACKS = [
@@ -157,7 +157,7 @@ def test_attack_on_a_json_template_is_refused_quickly(source: str) -> None:
     began = time.monotonic()
     with pytest.raises(TemplateError):
         made(source, DOC={"x": 1})
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60, "unbounded work would take hours"
 
 
 def test_json_template_of_the_documentation() -> None:
