@@ -99,6 +99,33 @@ async def test_a_crash_in_a_deletion_leaves_nothing_behind(world: World, crash_a
     assert await world.cache.get(f"{namespace_id}/x") is None
 
 
+@pytest.mark.parametrize(("late", "gone"), [(1, True), (2, True), (100, False)])
+async def test_a_deletion_takes_what_is_written_beside_it(
+    world: World, late: int, gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await world.namespace()
+    await world.settle()
+    world.vectors.states.clear()
+    delete_where, left = world.metadata.delete_where, late
+
+    async def deleted_and_written_again(table: str, namespace_id: str, filter: Any = None) -> int:
+        nonlocal left
+        count = await delete_where(table, namespace_id, filter)
+        if table == "executions" and left:
+            left -= 1
+            await world.metadata.put(table, namespace_id, f"exec_{left}", {})
+        return count
+
+    monkeypatch.setattr(world.metadata, "delete_where", deleted_and_written_again)
+    await world.metadata.put("executions", made.id, "exec_first", {})
+    await world.resources.delete(SCOPE, "Namespace", "products")
+    await world.engine.reconcile(made.key)
+    found = world.index.get(made.key)
+    assert (found is None) == gone
+    if found is not None:
+        assert "internal error" in condition(found, "Ready")["message"]
+
+
 async def test_a_deletion_waits_for_who_refers_to_it(world: World) -> None:
     scope = await world.base()
     await world.settle()
