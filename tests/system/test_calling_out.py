@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import SecretStr
 from tests.servers.http import Asked, Reply, http_server
 
 from mixpeek_operator.core.settings import Settings
-from mixpeek_operator.main import system
+from mixpeek_operator.main import System, system
 
 SECRET = "sk-verysecret"
 EXA = "exa-verysecret"
@@ -58,6 +59,20 @@ def pipeline(web: str, **api_call: Any) -> list[dict[str, Any]]:
     ]
 
 
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[tuple[System, httpx.AsyncClient]]:
+    """A whole server, and a client of it in the namespace `shop`."""
+    async with (
+        system(settings) as running,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(running.app),
+            base_url="http://server",
+            headers={"Authorization": "Bearer sk_admin", "X-Namespace": "shop"},
+        ) as http,
+    ):
+        yield running, http
+
+
 async def test_all_of_them_in_one_pipeline(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "stock.db")) as file:
         file.executescript("CREATE TABLE stock (title, pieces); INSERT INTO stock VALUES ('Page 1', 7);")
@@ -71,14 +86,7 @@ async def test_all_of_them_in_one_pipeline(tmp_path: Path) -> None:
             exa_api_key=SecretStr(EXA),
             sqlite_path=tmp_path,
         )
-        async with (
-            system(settings) as running,
-            httpx.AsyncClient(
-                transport=httpx.ASGITransport(running.app),
-                base_url="http://server",
-                headers={"Authorization": "Bearer sk_admin", "X-Namespace": "shop"},
-            ) as http,
-        ):
+        async with serving(settings) as (running, http):
 
             async def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
                 answer = await http.post(path, json=body)
@@ -129,14 +137,7 @@ async def test_what_a_stage_names_has_to_be_there_when_it_is_declared(tmp_path: 
     named = [{"stage_name": f"s{number}", **stage} for number, stage in enumerate(stages)]
     wanted = ["crm_token", "stock", "exa", "cohere"]
     places = ["[0].parameters.auth.secret_ref", "[1].parameters.connection_id", "[2]", "[3].parameters.secret_ref"]
-    async with (
-        system(settings) as running,
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(running.app),
-            base_url="http://server",
-            headers={"Authorization": "Bearer sk_admin", "X-Namespace": "shop"},
-        ) as http,
-    ):
+    async with serving(settings) as (_, http):
         body = {"retriever_name": "r", "stages": named}
         declared = {"name": "r", "namespace": "shop", "stages": named}
         text = json.dumps({"version": "1.0", "metadata": {"name": "m"}, "retrievers": [declared]})

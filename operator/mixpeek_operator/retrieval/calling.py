@@ -150,9 +150,12 @@ class Once:
 
 def needs(auth: Auth | None) -> tuple[Need, ...]:
     """Return the secret that authenticates a call."""
-    if auth is None or auth.type == "none" or auth.secret_ref is None:
-        return ()
-    return (Need("secret", auth.secret_ref, ("auth", "secret_ref")),)
+    return () if auth is None or auth.type == "none" else named_secret(auth.secret_ref, "auth", "secret_ref")
+
+
+def named_secret(name: str | None, *location: str) -> tuple[Need, ...]:
+    """Return the secret that the parameter at a location names, if it names one."""
+    return () if name is None else (Need("secret", name, location),)
 
 
 async def credentials(auth: Auth | None, context: Context) -> tuple[Credential, ...]:

@@ -11,6 +11,7 @@ import structlog
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 from mixpeek_operator.retrieval.history import TABLE
+from mixpeek_operator.retrieval.wire import timestamp
 
 EVERY_S: Final = 600.0
 """Seconds between two looks."""
@@ -58,7 +59,7 @@ class Retention:
         border = ""
         if self._days:
             moment = self._clock.now().astimezone(UTC) - timedelta(days=self._days)
-            border = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+            border = timestamp(moment)
         over = await self._metadata.count(TABLE, namespace_id) - self._most if self._most else 0
         dropped = 0
         while True:

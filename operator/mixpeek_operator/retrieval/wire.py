@@ -196,8 +196,9 @@ def _summary(inputs: Mapping[str, Any]) -> str | None:
 def _times(now: datetime, elapsed_ms: float) -> dict[str, Any]:
     ended = now.astimezone(UTC)
     started = datetime.fromtimestamp(ended.timestamp() - elapsed_ms / 1000, UTC)
-    return {"created_at": _stamp(started), "completed_at": _stamp(ended), "duration_ms": elapsed_ms}
+    return {"created_at": timestamp(started), "completed_at": timestamp(ended), "duration_ms": elapsed_ms}
 
 
-def _stamp(moment: datetime) -> str:
+def timestamp(moment: datetime) -> str:
+    """Return a moment in UTC as the history holds it, in an order that is that of time."""
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from mixpeek_operator.core.catalog import Need, StageInfo
+from mixpeek_operator.core.catalog import StageInfo
 from mixpeek_operator.core.errors import NotEnabledError, NotFoundError, RateLimitedError, UnavailableError
 from mixpeek_operator.ports.web_search import WebQuery, WebResult, WebResults
+from mixpeek_operator.retrieval import calling
 from mixpeek_operator.retrieval.each import each
 from mixpeek_operator.retrieval.late import Deferred, Late, Names, known
 from mixpeek_operator.retrieval.stage import Context, Documents, Stage, StageParams, State
@@ -169,15 +170,11 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     return documents + (params.num_results if isinstance(params.num_results, int) else 10), _CREDITS, 500.0
 
 
-def _needs(params: Params) -> tuple[Need, ...]:
-    return () if params.secret_ref is None else (Need("secret", params.secret_ref, ("secret_ref",)),)
-
-
 STAGE = Stage(
     StageInfo("external_web_search", "apply", "Search the web and add the pages found as documents.", "search", Params),
     run,
     source=True,
     braces=True,
-    needs=_needs,
+    needs=lambda params: calling.named_secret(params.secret_ref, "secret_ref"),
     estimate=_estimate,
 )

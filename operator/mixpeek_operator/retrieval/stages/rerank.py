@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, Field
 
-from mixpeek_operator.core.catalog import Need, StageInfo
+from mixpeek_operator.core.catalog import StageInfo
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.extraction.models.registry import DEFAULT
 from mixpeek_operator.ports.inference import Scores
-from mixpeek_operator.retrieval import paths
+from mixpeek_operator.retrieval import calling, paths
 from mixpeek_operator.retrieval.late import Late, known
 from mixpeek_operator.retrieval.stage import Context, Documents, Stage, StageParams, State
 from mixpeek_operator.retrieval.stages import _hosted_rerank, _stored_scores
@@ -204,10 +204,6 @@ def _is_repeatable(params: Params) -> bool:
     return ours and params.hard_timeout_ms is None
 
 
-def _needs(params: Params) -> tuple[Need, ...]:
-    return () if params.secret_ref is None else (Need("secret", params.secret_ref, ("secret_ref",)),)
-
-
 STAGE = Stage(
     StageInfo(
         "rerank", "sort", "Order documents by a model that judges each against the query.", "list-ordered", Params
@@ -215,6 +211,6 @@ STAGE = Stage(
     run,
     repeatable=_is_repeatable,
     costly=True,
-    needs=_needs,
+    needs=lambda params: calling.named_secret(params.secret_ref, "secret_ref"),
     estimate=_estimate,
 )
