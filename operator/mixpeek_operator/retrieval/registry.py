@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -97,14 +98,20 @@ class StageRegistry:
                 yield Problem(error.code, error.message, place, location=("stages", step.index, "parameters"))
 
     def needs(self, stages: Sequence[Any]) -> list[Need]:
-        """The secrets and connections that stages name; `location` is their place in the declaration."""
+        """The secrets and connections that stages name; `location` is their place in the declaration.
+
+        Those of a retriever that a stage declares in place are among them.
+        """
         found: list[Need] = []
         for step in self.declare(stages)[0]:
-            own = step.stage.needs(step.params) if step.stage.needs is not None else ()
-            keys = step.stage.models(step.params) if step.stage.models is not None else ()
-            named = [*own, *(Need("secret", choice.secret, ("secret_ref",)) for choice in keys if choice.secret)]
-            here = ("stages", step.index, "parameters")
-            found += [Need(need.kind, need.name, (*here, *need.location)) for need in named]
+            stage, params, here = step.stage, step.params, ("stages", step.index, "parameters")
+            named = list(stage.needs(params)) if stage.needs is not None else []
+            models = stage.models(params) if stage.models is not None else ()
+            for key in dict.fromkeys(model.secret for model in models if model.secret):
+                named.append(Need("secret", key, _place_of_key(step.declared["parameters"], key)))
+            found += [replace(need, location=(*here, *need.location)) for need in named]
+            for name, inner in (stage.nested(params) if stage.nested is not None else {}).items():
+                found += [replace(need, location=(*here, name, *need.location)) for need in self.needs(inner)]
         return found
 
     def _unknown(self, stage_id: str) -> str:
@@ -113,6 +120,18 @@ class StageRegistry:
         close = get_close_matches(stage_id, self._stages, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown stage {stage_id!r}{meant} There are: {', '.join(self._stages)}"
+
+
+def _place_of_key(parameters: Mapping[str, Any], secret: str) -> tuple[str, ...]:
+    """Where parameters name the secret with the key of a language model: beside its name, wherever that is."""
+    for name, value in parameters.items():
+        if isinstance(value, Mapping) and (inner := _place_of_key(value, secret)):
+            return (name, *inner)
+        if name == "secret_ref" and value == secret:
+            return (name,)
+        if name == "api_key" and str(value).strip("${} ").partition(".")[2].strip() == secret:
+            return (name,)
+    return ()
 
 
 def _stage_id(body: Any) -> str:

@@ -9,7 +9,7 @@ Documents are plain dicts. A stage never changes one it was given: it returns ne
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -176,6 +176,8 @@ class Stage:
     """The language models it calls, so that a retriever whose models nobody configured is refused at creation."""
     needs: Callable[[Any], tuple[Need, ...]] | None = None
     """The secrets and connections that it names, but for the keys of its language models."""
+    nested: Callable[[Any], Mapping[str, Sequence[Any]]] | None = None
+    """By parameter, the stages of a retriever that is declared in it."""
     estimate: Callable[[Any, int], tuple[int, float, float]] | None = None
     """(documents out, credits, milliseconds) for so many documents in, for explain."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -243,6 +243,10 @@ def _through_retriever(params: Params) -> bool:
     return params.retriever_id is not None or params.retriever_config is not None
 
 
+def _nested(params: Params) -> Mapping[str, Sequence[Any]]:
+    return {} if params.retriever_config is None else {"retriever_config": params.retriever_config["stages"]}
+
+
 def _writes(params: Params) -> tuple[str, ...]:
     listed = params.multiple or params.strategy == "append"
     if params.strategy == "replace" or not params.allow_missing or not (listed or params.output_field):
@@ -266,5 +270,6 @@ STAGE = Stage(
     reads=lambda params: () if params.source_field is None else (str(params.source_field),),
     prepare=prepare,
     opaque=frozenset({"retriever_config"}),
+    nested=_nested,
     estimate=_estimate,
 )

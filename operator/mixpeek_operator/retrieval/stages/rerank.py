@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, Field
 
-from mixpeek_operator.core.catalog import StageInfo
+from mixpeek_operator.core.catalog import Need, StageInfo
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.extraction.models.registry import DEFAULT
 from mixpeek_operator.ports.inference import Scores
@@ -198,6 +198,14 @@ def _estimate(params: Params, documents: int) -> tuple[int, float, float]:
     return min(count, documents), _hosted_rerank.CREDITS_PER_TEXT * documents * hosted, 10.0 * documents
 
 
+def _needs(params: Params) -> tuple[Need, ...]:
+    """The secret with a hosted model's key: the one that is named, else its provider's."""
+    hosted = _hosted_rerank.find(params.model, params.base_url) if isinstance(params.model, str) else None
+    if params.secret_ref is None and hosted is not None:
+        return calling.named_secret(hosted.provider.secret, "model")
+    return calling.named_secret(params.secret_ref, "secret_ref")
+
+
 def _is_repeatable(params: Params) -> bool:
     """Whether a model of ours scores, and all of it."""
     ours = isinstance(params.model, str) and _hosted_rerank.find(params.model, params.base_url) is None
@@ -211,6 +219,6 @@ STAGE = Stage(
     run,
     repeatable=_is_repeatable,
     costly=True,
-    needs=lambda params: calling.named_secret(params.secret_ref, "secret_ref"),
+    needs=_needs,
     estimate=_estimate,
 )
