@@ -157,3 +157,7 @@ async def test_what_a_stage_names_has_to_be_there_when_it_is_declared(tmp_path: 
         assert (await http.post("/v1/manifest/validate", content=text)).json()["errors"] == []
         named[1]["parameters"]["connection_id"] = made["connection_id"]
         assert (await http.post("/v1/retrievers", json=body)).status_code == 200
+
+        assert (await http.delete("/v1/organizations/secrets/exa")).status_code == 200
+        copied = await http.post("/v1/retrievers/r/clone", json={"retriever_name": "copy"})
+        assert copied.status_code == 422 and "'exa'" in copied.text

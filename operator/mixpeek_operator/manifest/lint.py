@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mixpeek_operator.core.catalog import Need
 from mixpeek_operator.core.kind import KindSchema
 from mixpeek_operator.core.refs import references
 from mixpeek_operator.core.resource import Resource
@@ -57,6 +58,8 @@ class View:
     schemas: Mapping[str, KindSchema]
     secrets: Collection[str] = ()
     observed: Sequence[Resource] = ()
+    unmet: Sequence[tuple[Entry, Need]] = ()
+    """What stages need and the organization does not have."""
 
     def namespace(self, name: str | None) -> Mapping[str, Any] | None:
         """Spec of a namespace, as the manifest declares it, else as it exists."""
@@ -264,9 +267,9 @@ def extractors_not_in_namespace(view: View) -> Iterator[tuple[Entry, str, str | 
 
 
 def _missing_secret(view: View) -> Iterator[Advice]:
-    if not view.manifest.mentions("${{"):
-        return
-    for entry, path, name in referenced(view.manifest.entries):
+    placeholders = referenced(view.manifest.entries) if view.manifest.mentions("${{") else []
+    named = [(entry, need.location, need.name) for entry, need in view.unmet if need.kind == "secret"]
+    for entry, path, name in [*placeholders, *named]:
         if name not in view.secrets:
             yield Advice(
                 "MISSING_SECRET",
@@ -274,6 +277,18 @@ def _missing_secret(view: View) -> Iterator[Advice]:
                 f"Secret '{name}' is referred to by {entry.label} and is not configured",
                 f"{entry.location}.{path_text(path)}",
                 f"Create the secret '{name}' in the organization before applying",
+            )
+
+
+def _missing_connection(view: View) -> Iterator[Advice]:
+    for entry, need in view.unmet:
+        if need.kind == "connection":
+            yield Advice(
+                "MISSING_CONNECTION",
+                ERROR,
+                f"Connection '{need.name}' is referred to by {entry.label} and does not exist",
+                f"{entry.location}.{path_text(need.location)}",
+                f"Create the connection '{need.name}' in the organization before applying",
             )
 
 
@@ -288,6 +303,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("NO_SEARCH_STAGE", _no_search_stage),
     ("EXTRACTOR_NOT_IN_NAMESPACE", _extractor_not_in_namespace),
     ("MISSING_SECRET", _missing_secret),
+    ("MISSING_CONNECTION", _missing_connection),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mixpeek_operator.core.catalog import Catalog, Need
 from mixpeek_operator.core.errors import Problem
+from mixpeek_operator.core.needs import lacking
 from mixpeek_operator.manifest.expressions import expressions
 from mixpeek_operator.manifest.model import Entry, Manifest
 from mixpeek_operator.manifest.text import Path
@@ -44,33 +45,39 @@ def missing(manifest: Manifest, configured: Collection[str]) -> list[Problem]:
     ]
 
 
-def lacking(
-    needs: Iterable[Need], secrets: Collection[str], connections: Collection[str]
-) -> list[tuple[Need, str, str]]:
-    """Return what stages need and the organization does not have, each with the code and the words for it."""
-    found = []
-    for need in needs:
-        if need.kind == "secret" and need.name not in secrets:
-            text = f"secret {need.name!r} is not configured; create it with POST /v1/organizations/secrets"
-            found.append((need, "missing_secret", text))
-        elif need.kind == "connection" and need.name not in connections:
-            text = f"there is no connection {need.name!r}; create it with POST /v1/organizations/connections"
-            found.append((need, "missing_connection", text))
-    return found
-
-
 def unmet(
     manifest: Manifest, catalog: Catalog, secrets: Collection[str], connections: Collection[str]
-) -> list[Problem]:
-    """Return one problem per secret or connection that a retriever's stages name and the organization does not have."""
-    problems = []
+) -> list[tuple[Entry, Need]]:
+    """Return what a retriever's stages name and the organization does not have.
+
+    A placeholder is none of it: `missing` finds those wherever they are.
+    """
+    there = {"secret": secrets, "connection": connections}
+    found = []
     for entry in manifest.of_kind("Retriever"):
         stages = entry.spec.get("stages")
         needs = catalog.stage_needs(stages) if isinstance(stages, list) else ()
-        for need, code, text in lacking(needs, secrets, connections):
-            place = manifest.place(entry, need.location)
-            problems.append(Problem(code, text, place, location=(*entry.path, *need.location, need.name)))
-    return problems
+        if lack := lacking(needs, there):
+            placeholders = {(path, name) for path, scope, name, _ in expressions(entry.spec) if scope == "secrets"}
+            found += [(entry, need) for need in lack if (need.location, need.name) not in placeholders]
+    return found
+
+
+def told(need: Need) -> tuple[str, str]:
+    """Return the code and the words for something that a stage needs and that is not there."""
+    if need.kind == "secret":
+        text = f"secret {need.name!r} is not configured; create it with POST /v1/organizations/secrets"
+        return "missing_secret", text
+    text = f"there is no connection {need.name!r}; create it with POST /v1/organizations/connections"
+    return "missing_connection", text
+
+
+def problems_of(manifest: Manifest, unmet: Iterable[tuple[Entry, Need]]) -> list[Problem]:
+    """Return one problem per need that is not met."""
+    return [
+        Problem(*told(need), manifest.place(entry, need.location), location=(*entry.path, *need.location, need.name))
+        for entry, need in unmet
+    ]
 
 
 def missing_names(problems: Iterable[Problem]) -> list[str]:

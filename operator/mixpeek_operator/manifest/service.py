@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from mixpeek_operator.core.catalog import Catalog
+from mixpeek_operator.core.catalog import Catalog, Need
 from mixpeek_operator.core.clock import Clock
 from mixpeek_operator.core.errors import BadRequestError, MixpeekError, NotFoundError, Problem, SpecError
 from mixpeek_operator.core.kind import KindSchema
@@ -20,13 +20,13 @@ from mixpeek_operator.manifest.acceptance import Acceptance
 from mixpeek_operator.manifest.apply import Applied, Applier
 from mixpeek_operator.manifest.generate import Generator
 from mixpeek_operator.manifest.lint import ERROR, Advice, View, lint, response
-from mixpeek_operator.manifest.model import Manifest
+from mixpeek_operator.manifest.model import Entry, Manifest
 from mixpeek_operator.manifest.parse import parse_files
 from mixpeek_operator.manifest.plan import Plan, plan
 from mixpeek_operator.manifest.progress import ApplyTasks
 from mixpeek_operator.manifest.registry import in_order
 from mixpeek_operator.manifest.resolve import Existing, Want, resolve
-from mixpeek_operator.manifest.secrets import missing, missing_names, unmet
+from mixpeek_operator.manifest.secrets import missing, missing_names, problems_of, unmet
 from mixpeek_operator.manifest.seed import Seeds
 from mixpeek_operator.manifest.text import MAX_BYTES, path_text
 from mixpeek_operator.ports.resources import ResourceStore
@@ -60,6 +60,7 @@ class _Checked:
     plan: Plan = field(default_factory=Plan)
     problems: list[Problem] = field(default_factory=list)
     missing_secrets: list[str] = field(default_factory=list)
+    unmet: list[tuple[Entry, Need]] = field(default_factory=list)
 
 
 class ManifestService:
@@ -124,7 +125,7 @@ class ManifestService:
         """Return `LintResponse`: advice, after everything that would keep the manifest from being applied."""
         checked = await self._check(organization, files, values)
         secrets = await self._secrets.names(organization)
-        view = View(checked.manifest, self._schemas, secrets, checked.existing.resources)
+        view = View(checked.manifest, self._schemas, secrets, checked.existing.resources, checked.unmet)
         advice = lint(view, {rule.upper() for rule in skip_rules})
         ruled = {found.code for found in advice} | {rule.upper() for rule in skip_rules}
         errors = [_as_advice(problem) for problem in checked.problems if problem.code.upper() not in ruled]
@@ -223,11 +224,11 @@ class ManifestService:
             manifest = self._parsed(files, values)
             existing = Existing(resources)
             resolved = resolve(manifest, existing, self._schemas, self._catalog, self._wants)
-            secret_problems = missing(manifest, secrets)
-            secret_problems += unmet(manifest, self._catalog, secrets, connections)
-            problems = [*manifest.problems, *resolved.problems, *secret_problems]
+            lack = unmet(manifest, self._catalog, secrets, connections)
+            lack_problems = [*missing(manifest, secrets), *problems_of(manifest, lack)]
+            problems = [*manifest.problems, *resolved.problems, *lack_problems]
             found = plan(manifest, resolved, existing, self._schemas) if not manifest.problems else Plan()
-            return _Checked(manifest, existing, found, problems, missing_names(secret_problems))
+            return _Checked(manifest, existing, found, problems, missing_names(lack_problems), lack)
 
         return await _worked(work, size)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -97,6 +97,9 @@ def _extractor(name: str) -> ExtractorInfo:
     )
 
 
+_NEEDS: dict[str, Literal["secret", "connection"]] = {"secret_ref": "secret", "connection_id": "connection"}
+
+
 class FakeCatalog:
     """Knows text_extractor and passthrough_extractor, and four stages."""
 
@@ -131,9 +134,10 @@ class FakeCatalog:
 
     def stage_needs(self, stages: list[Any]) -> list[Need]:
         return [
-            Need("secret", stage["parameters"]["secret_ref"], ("stages", index, "parameters", "secret_ref"))
+            Need(kind, stage["parameters"][name], ("stages", index, "parameters", name))
             for index, stage in enumerate(stages)
-            if "secret_ref" in stage.get("parameters", {})
+            for name, kind in _NEEDS.items()
+            if name in stage.get("parameters", {})
         ]
 
 

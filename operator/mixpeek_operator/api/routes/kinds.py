@@ -21,12 +21,13 @@ from mixpeek_operator.core.catalog import Need
 from mixpeek_operator.core.errors import ConflictError, NotFoundError, Place, Problem, SpecError, UnavailableError
 from mixpeek_operator.core.filters import fields
 from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.core.needs import lacking, there
 from mixpeek_operator.core.normal import path_text
 from mixpeek_operator.core.resource import Resource
 from mixpeek_operator.core.rest import RestView
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.manifest.expressions import expressions
-from mixpeek_operator.manifest.secrets import lacking
+from mixpeek_operator.manifest.secrets import told
 
 SETTLE_S = 60.0
 """Longest wait of a create or update for the engine; the declaration stands either way."""
@@ -116,9 +117,10 @@ def _add(routes: Routes, services: Services, kind: str, view: RestView) -> None:
         if name is None:
             problem = Problem("missing_field", "name the copy", location=("body", f"{noun}_name"))
             raise SpecError.of([problem])
-        await _known_needs(services, where, kind, changes)
         source = await services.resources.get(where, kind, request.path_params[view.parameter])
-        made = await services.resources.create(where, kind, {**source.spec, **changes, "name": name})
+        spec = {**source.spec, **changes, "name": name}
+        await _known_needs(services, where, kind, spec)
+        made = await services.resources.create(where, kind, spec)
         answer = await shown(where, await settled(services, made))
         return Json({noun: answer, f"source_{noun}_id": source.id})
 
@@ -168,17 +170,14 @@ def declaration(where: Scope, view: RestView, body: Mapping[str, Any]) -> dict[s
 
 async def _known_needs(services: Services, where: Scope, kind: str, spec: Mapping[str, Any]) -> None:
     """Raise SpecError naming the secrets and connections that are used and that the organization does not have."""
-    needs = [Need("secret", name, path) for path, scope, name, _ in expressions(spec) if scope == "secrets"]
+    placeholders = [Need("secret", name, path) for path, scope, name, _ in expressions(spec) if scope == "secrets"]
     stages = spec.get("stages")
-    if kind == "Retriever" and isinstance(stages, list):
-        needs += services.catalog.stage_needs(stages)
-    if not needs:
-        return
-    secrets = await services.secrets.names(where.organization)
-    connections = await services.connections.names(where.organization)
+    named = services.catalog.stage_needs(stages) if kind == "Retriever" and isinstance(stages, list) else []
+    needs = list(dict.fromkeys([*placeholders, *named]))
+    names = await there(needs, where.organization, secrets=services.secrets, connections=services.connections)
     problems = [
-        Problem(code, text, Place(path=path_text(need.location)), location=("body", *need.location))
-        for need, code, text in lacking(needs, secrets, connections)
+        Problem(*told(need), Place(path=path_text(need.location)), location=("body", *need.location))
+        for need in lacking(needs, names)
     ]
     if problems:
         raise SpecError.of(problems)
