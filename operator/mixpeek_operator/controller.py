@@ -15,6 +15,7 @@ from typing import Any
 import kopf
 import structlog
 
+from mixpeek_operator.access.connections import ConnectionNames
 from mixpeek_operator.adapters import kubernetes_config
 from mixpeek_operator.adapters.kuberay import NAMESPACE_LABEL
 from mixpeek_operator.adapters.kuberay import SERVICES as RAY_SERVICES
@@ -30,7 +31,7 @@ from mixpeek_operator.core.errors import MixpeekError, NotFoundError, Unavailabl
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.lifecycle import Backends, Facilities
 from mixpeek_operator.core.queue import Queue
-from mixpeek_operator.core.resource import API_GROUP, API_VERSION
+from mixpeek_operator.core.resource import API_GROUP, API_VERSION, Resource
 from mixpeek_operator.core.settings import Settings
 from mixpeek_operator.extraction.models.registry import ModelRegistry
 from mixpeek_operator.extraction.registry import ExtractorRegistry
@@ -41,8 +42,10 @@ from mixpeek_operator.kube.follow import Follower, Listing
 from mixpeek_operator.kube.leading import LedClient, LedStore
 from mixpeek_operator.kube.metrics import Measured, Metrics
 from mixpeek_operator.kube.probes import probes
+from mixpeek_operator.kube.secret_names import SecretNames
 from mixpeek_operator.kube.watchdog import Watchdog
 from mixpeek_operator.ports.machines import Machines
+from mixpeek_operator.ports.names import Names
 from mixpeek_operator.registries import Registries
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.stores import Stores, follow_namespaces, open_stores, ray_machines
@@ -66,14 +69,15 @@ async def operate(settings: Settings, stop: asyncio.Event) -> None:
     resources = KubernetesResources(api, schemas, index, follow=False, manager=_AGENT)
     async with contextlib.AsyncExitStack() as stack:
         stores = await stack.enter_async_context(open_stores(settings, clock, resources))
-        follow_namespaces(stores, index, KubernetesSecrets(api))
+        secrets = KubernetesSecrets(api)
+        follow_namespaces(stores, index, secrets)
         # Renewing the lease must not queue behind the work.
         own = await stack.enter_async_context(KubernetesApi(connection, user_agent=_AGENT))
         leases = KubernetesLeases(own, settings.lease_namespace or connection.namespace, settings.lease, clock)
         election = Election(
             leases, settings.lease_identity or identity(), clock=clock, duration_s=settings.lease_duration_s
         )
-        operator = Operator(settings, stores, index, own, election, ray_machines(settings, api))
+        operator = Operator(settings, stores, index, own, election, secrets, ray_machines(settings, api))
         port = await stack.enter_async_context(
             probes(
                 settings.probe_host,
@@ -103,6 +107,7 @@ class Operator:
         index: ResourceIndex,
         api: KubernetesApi,
         election: Election,
+        secrets: Names,
         machines: Machines | None = None,
     ) -> None:
         kinds = every_kind()
@@ -113,6 +118,7 @@ class Operator:
         self._settings = settings
         self._election = election
         self._machines = machines
+        self._secret_names = SecretNames(secrets, clock, max_age_s=settings.drift_interval_s)
         objects = Objects({name: kind.schema for name, kind in kinds.items()})
         self._served = _Served(api, objects, settings.namespaces)
         self.index = index
@@ -131,17 +137,23 @@ class Operator:
             cache=stores.cache,
             blobs=stores.blobs,
             machines=machines,
+            secrets=self._secret_names,
+            # In a store of our own there are none: the API writes them.
+            connections=ConnectionNames(stores.metadata) if settings.mongo_uri is not None else None,
         )
+        self._catalog = Registries(ExtractorRegistry(models), StageRegistry())
         engine = Engine(
             store=store,
             index=self.index,
             kinds=kinds,
             clients={name: LedClient(kind.client(backends), election.holds) for name, kind in kinds.items()},
-            catalog=Registries(ExtractorRegistry(models), StageRegistry()),
+            catalog=self._catalog,
             clock=clock,
             patience_s=_PATIENCE_S,
             facilities=Facilities(
-                dedicated_compute=machines is not None, own_vector_server=settings.qdrant_url is not None
+                dedicated_compute=machines is not None,
+                own_vector_server=settings.qdrant_url is not None,
+                secret_object=SECRET,
             ),
         )
         self.queue = Queue(
@@ -225,10 +237,18 @@ class Operator:
         )
 
     def _secret_changed(self, seen: Seen) -> None:
+        organization = seen.object["metadata"]["namespace"]
+        self._secret_names.changed(organization)
         for key in self.index.everything():
-            resource = self.index.get(key) if key.organization == seen.object["metadata"]["namespace"] else None
-            if resource is not None and uses_secrets(resource.spec):
+            resource = self.index.get(key) if key.organization == organization else None
+            if resource is not None and self._uses_secrets(resource):
                 self.queue.wake(key)
+
+    def _uses_secrets(self, resource: Resource) -> bool:
+        if uses_secrets(resource.spec):
+            return True
+        stages = resource.spec.get("stages") if resource.kind == "Retriever" else None
+        return any(need.kind == "secret" for need in self._catalog.stage_needs(stages or []))
 
     def _ray_service_changed(self, seen: Seen) -> None:
         """Wake the namespace of a Ray cluster, and the extractors that it serves."""

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 
-from mixpeek_operator.access.connections import Connections
+from mixpeek_operator.access.connections import ConnectionNames, Connections
 from mixpeek_operator.access.keys import Keys
 from mixpeek_operator.access.organizations import Bootstrap, Organizations
 from mixpeek_operator.access.secrets import StoredSecrets, encryption_key
@@ -115,7 +115,15 @@ async def system(settings: Settings) -> AsyncIterator[System]:
         stages = StageRegistry(language=language)
         catalog = Registries(extractors, stages)
         machines = cluster.machines if cluster else None
-        backends = Backends(vectors=vectors, metadata=metadata, cache=cache, blobs=blobs, machines=machines)
+        backends = Backends(
+            vectors=vectors,
+            metadata=metadata,
+            cache=cache,
+            blobs=blobs,
+            machines=machines,
+            secrets=kept_secrets,
+            connections=ConnectionNames(metadata),
+        )
         clients = {name: kind.client(backends) for name, kind in kinds.items()}
         engine = Engine(
             store=store,

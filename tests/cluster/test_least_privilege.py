@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from tests.cluster.declared import Object, Tenant, declare, eventually, namespace
 from tests.servers.kubernetes.control_plane import REPOSITORY, ControlPlane
 from tests.servers.operator import OperatorProcess
 
+SECRET = "mixpeek-secrets"
 
-def test_the_generated_role_is_enough_to_make_the_examples_ready_and_to_let_them_go(
-    control_plane: ControlPlane, kubernetes_namespace: Callable[[], str], tmp_path: Path
-) -> None:
-    namespace = kubernetes_namespace()
-    here = ("-n", namespace)
+
+@pytest.fixture
+def tenant(control_plane: ControlPlane, kubernetes_namespace: Callable[[], str]) -> Tenant:
+    return Tenant(control_plane, kubernetes_namespace())
+
+
+@pytest.fixture
+def operator(tenant: Tenant, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """An operator with no more rights than the generated role has; it is not started."""
+    plane, name = tenant.plane, tenant.name
+    here = ("-n", name)
     roles = {
         item["metadata"]["name"]: item
         for item in yaml.safe_load_all((REPOSITORY / "manifests/base/cluster-roles.yaml").read_text())
@@ -36,26 +44,84 @@ def test_the_generated_role_is_enough_to_make_the_examples_ready_and_to_let_them
             },
         ],
     }
-    control_plane.kubectl(*here, "apply", "-f", "-", stdin=yaml.safe_dump_all([role, lease]))
-    token = control_plane.service_account(namespace, "operator")
-    for name in ("operator", "leader"):
-        account = f"--serviceaccount={namespace}:operator"
-        control_plane.kubectl(*here, "create", "rolebinding", name, f"--role={name}", account)
-    kubeconfig = control_plane.kubeconfig_for(tmp_path / "kubeconfig", namespace=namespace, token=token)
+    plane.kubectl(*here, "apply", "-f", "-", stdin=yaml.safe_dump_all([role, lease]))
+    token = plane.service_account(name, "operator")
+    for bound in ("operator", "leader"):
+        plane.kubectl(*here, "create", "rolebinding", bound, f"--role={bound}", f"--serviceaccount={name}:operator")
+    kubeconfig = plane.kubeconfig_for(tmp_path / "kubeconfig", namespace=name, token=token)
+    settings = {"lease": "mixpeek", "lease_namespace": name, "namespace": name}
+    made = OperatorProcess(tmp_path / "operator", kubeconfig, **settings)
+    yield made
+    made.kill()
+
+
+def test_the_generated_role_is_enough_to_make_the_examples_ready_and_to_let_them_go(
+    tenant: Tenant, operator: OperatorProcess
+) -> None:
+    plane, here = tenant.plane, ("-n", tenant.name)
     files = [f"--filename={file}" for file in sorted((REPOSITORY / "examples/kubernetes").glob("*.yaml"))]
-    control_plane.kubectl(*here, "apply", "--server-side", *files)
-    settings = {"lease": "mixpeek", "lease_namespace": namespace, "namespace": namespace}
-    operator = OperatorProcess(tmp_path / "operator", kubeconfig, **settings)
+    plane.kubectl(*here, "apply", "--server-side", *files)
     operator.start()
+    names = (plane.kubectl(*here, "get", "mixpeek", "-o", "name") or "").split()
     try:
-        names = (control_plane.kubectl(*here, "get", "mixpeek", "-o", "name") or "").split()
-        try:
-            control_plane.kubectl(*here, "wait", "--for=condition=Ready", "--timeout=90s", *names)
-        except AssertionError as error:
-            pytest.fail(f"{error}\n{operator.log.read_text()[-4000:]}")
-        events = json.loads(control_plane.kubectl(*here, "get", "events", "-o", "json") or "")["items"]
-        assert {event["involvedObject"]["kind"] for event in events} >= {"Bucket", "Collection"}
-        control_plane.kubectl(*here, "delete", "--timeout=60s", *names)
-        assert "forbidden" not in operator.log.read_text().lower()
-    finally:
-        operator.stop()
+        plane.kubectl(*here, "wait", "--for=condition=Ready", "--timeout=90s", *names)
+    except AssertionError as error:
+        pytest.fail(f"{error}\n{operator.log.read_text()[-4000:]}")
+    events = json.loads(plane.kubectl(*here, "get", "events", "-o", "json") or "")["items"]
+    assert {event["involvedObject"]["kind"] for event in events} >= {"Bucket", "Collection"}
+    plane.kubectl(*here, "delete", "--timeout=60s", *names)
+    assert "forbidden" not in operator.log.read_text().lower()
+
+
+def test_a_retriever_is_ready_while_the_secrets_of_its_stages_are_there(
+    tenant: Tenant, operator: OperatorProcess
+) -> None:
+    """The next drift check is minutes away: what is told here, the watch told."""
+    inner = {"stage_id": "external_web_search", "parameters": {"query": "lamps", "secret_ref": "exa"}}
+    stage = {
+        "stageName": "web",
+        "stageId": "document_enrich",
+        "parameters": {"retriever_config": {"stages": [inner]}},
+    }
+    search = declare("Retriever", "search", {"stages": [stage]}, "news")
+    operator.start()
+    tenant.apply([namespace("news"), search])
+
+    told = eventually(lambda: _missing(tenant, search), say=tenant.everything)
+    assert told["message"] == (
+        "there is no secret 'exa', which stage 'web' names "
+        "(stages[0].parameters.retriever_config.stages[0].parameters.secret_ref); "
+        f"add it as a key of Secret {tenant.name}/{SECRET}, or create a secret with POST /v1/organizations/secrets"
+    )
+    # It is looked at again and again, and nothing is written for that.
+    before, visits = tenant.get(search), _visits(operator)
+    eventually(lambda: _visits(operator) > visits + 1)
+    assert tenant.get(search) == before
+
+    kubectl = ("-n", tenant.name)
+    tenant.plane.kubectl(*kubectl, "create", "secret", "generic", SECRET, "--from-literal=other=1")
+    _patch(tenant, {"exa": "a2V5"})
+    eventually(lambda: tenant.ready(search), 90, say=tenant.everything)
+    _patch(tenant, {"exa": None})
+    eventually(lambda: _missing(tenant, search), 90, say=tenant.everything)
+    _patch(tenant, {"exa": "a2V5"})
+    eventually(lambda: tenant.ready(search), 90, say=tenant.everything)
+    tenant.plane.kubectl(*kubectl, "delete", "secret", SECRET)
+    eventually(lambda: _missing(tenant, search), 90, say=tenant.everything)
+    assert "a2V5" not in operator.log.read_text()
+
+
+def _missing(tenant: Tenant, search: Object) -> Object:
+    found = tenant.condition(search)
+    return found if (found.get("status"), found.get("reason")) == ("False", "SecretMissing") else {}
+
+
+def _patch(tenant: Tenant, data: Object) -> None:
+    patch = json.dumps({"data": data})
+    tenant.plane.kubectl("-n", tenant.name, "patch", "secret", SECRET, "--type=merge", "-p", patch)
+
+
+def _visits(operator: OperatorProcess) -> float:
+    return sum(
+        count for labels, count in operator.labelled("mixpeek_reconciles_total") if labels["kind"] == "Retriever"
+    )

@@ -86,13 +86,25 @@ _CONFIG: TypeAdapter[PostgresConfig | MysqlConfig | SqliteConfig] = TypeAdapter(
 PROVIDERS: Final = {"postgres": "postgresql", "postgresql": "postgresql", "mysql": "mysql", "sqlite": "sqlite"}
 
 
-class Connections:
+class ConnectionNames:
+    """Which connections an organization has, for who opens none of them."""
+
+    def __init__(self, store: MetadataStore) -> None:
+        self._store = store
+
+    async def names(self, organization: str) -> list[str]:
+        """Return the name and the id of every connection."""
+        found = await self._store.find(TABLE, organization)
+        return [name for record in found for name in (str(record.body["name"]), record.id)]
+
+
+class Connections(ConnectionNames):
     """Keeps connections and reads through them; the `Databases` port."""
 
     def __init__(
         self, store: MetadataStore, secrets: SecretStore, driver: SqlDriver, *, clock: Clock | None = None
     ) -> None:
-        self._store = store
+        super().__init__(store)
         self._secrets = secrets
         self._driver = driver
         self._clock = clock or SystemClock()
@@ -142,11 +154,6 @@ class Connections:
             equals("is_active", is_active) if is_active is not None else None,
         )
         return [_shown(record.body) for record in await self._store.find(TABLE, organization, filter=wanted)]
-
-    async def names(self, organization: str) -> list[str]:
-        """Return the name and the id of every connection."""
-        found = await self._store.find(TABLE, organization)
-        return [name for record in found for name in (str(record.body["name"]), record.id)]
 
     async def update(self, organization: str, identifier: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change name, description, metadata, status or the whole configuration."""

@@ -39,6 +39,10 @@ class Reason(StrEnum):
     """Surfaces when something outside was changed and driftPolicy is Ignore."""
     NOT_MANAGED = "NotManaged"
     """Surfaces when managementPolicy keeps us from making a difference go away."""
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - a state
+    """Surfaces when the organization has no secret of a name that is used; not Stalled, as many come a moment later."""
+    CONNECTION_MISSING = "ConnectionMissing"
+    """The same of a connection to a database."""
     SPEC_INVALID = "SpecInvalid"
     """Surfaces when the declaration has to be edited."""
     BACKEND_UNAVAILABLE = "BackendUnavailable"
@@ -132,6 +136,15 @@ def is_settled(resource: Resource) -> bool:
     if resource.status.get("observed_generation") != resource.metadata.generation:
         return False
     return is_true(resource.status, READY) or is_true(resource.status, STALLED)
+
+
+def is_judged(resource: Resource) -> bool:
+    """Whether it is settled, or waits for what only somebody outside can bring."""
+    if is_settled(resource):
+        return True
+    ready = read(resource.status, READY) or {}
+    current = resource.status.get("observed_generation") == resource.metadata.generation
+    return current and ready.get("reason") in (Reason.SECRET_MISSING, Reason.CONNECTION_MISSING)
 
 
 def timestamp(moment: datetime) -> str:

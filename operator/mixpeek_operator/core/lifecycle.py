@@ -18,6 +18,7 @@ from mixpeek_operator.ports.blobs import BlobStore
 from mixpeek_operator.ports.cache import Cache
 from mixpeek_operator.ports.machines import Machines
 from mixpeek_operator.ports.metadata import MetadataStore
+from mixpeek_operator.ports.names import Names
 from mixpeek_operator.ports.vectors import VectorStore
 
 MANAGEMENT_POLICIES = ("Full", "Observe", "NoDelete")
@@ -35,6 +36,10 @@ class Backends:
     blobs: BlobStore
     machines: Machines | None = None
     """None where a namespace cannot have machines of its own."""
+    secrets: Names | None = None
+    """Secrets of an organization by name; None where nobody can know them."""
+    connections: Names | None = None
+    """Its connections to databases, by name and id; None where nobody can know them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Facilities:
     """Whether a namespace can get machines of its own; needs Kubernetes."""
     own_vector_server: bool = False
     """Whether a namespace can have its vectors on a server of its own; needs a vector server as the common store."""
+    secret_object: str | None = None
+    """Name of the Kubernetes Secret that holds an organization's secrets; None where the API alone writes them."""
 
 
 @dataclass(frozen=True, slots=True)

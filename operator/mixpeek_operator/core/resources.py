@@ -7,7 +7,7 @@ real. Nothing here touches a store of data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -93,10 +93,12 @@ class Resources:
         """Return what happened to a resource, newest first."""
         return await self._store.events(key, limit)
 
-    async def wait_settled(self, key: ResourceKey, timeout_s: float) -> Resource | None:
+    async def wait_settled(
+        self, key: ResourceKey, timeout_s: float, *, enough: Callable[[Resource], bool] = conditions.is_settled
+    ) -> Resource | None:
         """Return the resource once the engine will not change its mind, None once it is gone.
 
-        After `timeout_s` it is returned as it then is.
+        After `timeout_s` it is returned as it then is. `enough` says what else there is no need to wait for.
         """
         changed = asyncio.Event()
 
@@ -111,7 +113,7 @@ class Resources:
                 while True:
                     changed.clear()
                     found = self._index.get(key)
-                    if found is None or conditions.is_settled(found):
+                    if found is None or enough(found):
                         return found
                     await changed.wait()
         except TimeoutError:

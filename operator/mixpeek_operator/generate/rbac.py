@@ -29,7 +29,8 @@ def operator_rules(schemas: Mapping[str, KindSchema]) -> list[Rule]:
         _rule("ray.io", ["rayservices"], [*_READ, "create", "patch", "delete"]),
         # KubeRay makes them; only the bounds of their workers are handed on.
         _rule("ray.io", ["rayclusters"], ["get", "patch"]),
-        {**_rule("", ["secrets"], ["get"]), "resourceNames": [_SECRET]},
+        # Listed and watched by its name alone, which is all that a rule with a name lets through.
+        {**_rule("", ["secrets"], _READ), "resourceNames": [_SECRET]},
         _rule("", ["events"], ["get", "create", "patch"]),
     ]
 

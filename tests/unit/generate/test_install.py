@@ -100,7 +100,7 @@ def test_neither_the_operator_nor_people_may_more_than_they_need() -> None:
     operator = {
         (resource, verb) for rule in operator_rules(SCHEMAS) for resource in rule["resources"] for verb in rule["verbs"]
     }
-    assert {verb for resource, verb in operator if resource == "secrets"} == {"get"}
+    assert {verb for resource, verb in operator if resource == "secrets"} == {"get", "list", "watch"}
     assert not {verb for resource, verb in operator if resource == "buckets"} & {"create", "deletecollection"}
     for rule in [*operator_rules(SCHEMAS), *api_rules(SCHEMAS)]:
         if rule["resources"] == ["secrets"] and rule["verbs"] != ["create"]:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from mixpeek_operator.access.connections import TABLE as CONNECTIONS
+from mixpeek_operator.access.connections import ConnectionNames
+from mixpeek_operator.access.secrets import StoredSecrets
 from mixpeek_operator.adapters.local_blobs import LocalBlobs
 from mixpeek_operator.adapters.memory_cache import MemoryCache
 from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
@@ -39,6 +42,9 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
     split_by: str | None = None
     sparse: bool = False
+
+
+_NEEDS: dict[str, Literal["secret", "connection"]] = {"secret_ref": "secret", "connection_id": "connection"}
 
 
 class ToyCatalog:
@@ -74,7 +80,12 @@ class ToyCatalog:
         ]
 
     def stage_needs(self, stages: list[Any]) -> list[Need]:
-        return []
+        return [
+            Need(kind, stage["parameters"][name], ("stages", index, "parameters", name))
+            for index, stage in enumerate(stages)
+            for name, kind in _NEEDS.items()
+            if name in stage["parameters"]
+        ]
 
 
 def _info(name: str, indexes: tuple[VectorIndex, ...]) -> ExtractorInfo:
@@ -164,7 +175,15 @@ class World:
         self.metadata = SqliteMetadata(path / "metadata.db")
         self.cache = MemoryCache(1_000_000, self.clock)
         self.blobs = LocalBlobs(path / "blobs", b"k" * 32, "http://localhost", self.clock)
-        backends = Backends(self.vectors, self.metadata, self.cache, self.blobs)  # type: ignore[arg-type]
+        self.secrets = StoredSecrets(self.metadata, b"k" * 32)
+        backends = Backends(
+            self.vectors,  # type: ignore[arg-type]
+            self.metadata,
+            self.cache,
+            self.blobs,
+            secrets=self.secrets,
+            connections=ConnectionNames(self.metadata),
+        )
         self.clients: dict[str, Any] = {name: kind.client(backends) for name, kind in self.kinds.items()}
         self.index = ResourceIndex({name: kind.schema for name, kind in self.kinds.items()})
         self.engine = Engine(
@@ -217,6 +236,9 @@ class World:
 
     async def namespace(self, name: str = "products", **spec: Any) -> Resource:
         return await self.resources.create(SCOPE, "Namespace", {"name": name, **spec})
+
+    async def connection(self, id: str, name: str) -> None:
+        await self.metadata.put(CONNECTIONS, SCOPE.organization, id, {"name": name})
 
     async def base(self) -> Scope:
         """A namespace with a bucket, a collection and a retriever; returns its scope."""

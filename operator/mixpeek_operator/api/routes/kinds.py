@@ -198,7 +198,7 @@ def _taken_over(kind: str, spec: dict[str, Any]) -> str | None:
 
 async def settled(services: Services, resource: Resource) -> Resource:
     """Return the resource once the engine has worked on it. UnavailableError when a store is away."""
-    found = await services.resources.wait_settled(resource.key, SETTLE_S)
+    found = await services.resources.wait_settled(resource.key, SETTLE_S, enough=conditions.is_judged)
     if found is None:
         return resource
     for condition in found.status.get("conditions") or ():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from mixpeek_operator.core.catalog import Need
 from mixpeek_operator.core.filters import equals
 from mixpeek_operator.core.lifecycle import Backends, Step, Subject
+from mixpeek_operator.core.needs import lacking, there
 from mixpeek_operator.kinds.retriever.plan import DeleteHistory, Have
 
 TABLES = ("executions", "interactions", "evaluations", "signatures")
@@ -17,14 +19,27 @@ class RetrieverClient:
         self._backends = backends
 
     async def observe(self, subject: Subject) -> Have:
-        """How many records there are; with no deletion under way nobody needs to know."""
+        """What the stages lack; of a deletion that is under way, how many records there are."""
         records: dict[str, int] = {}
+        lack: list[Need] = []
         if subject.resource.deleting and subject.namespace_id:
             for table in TABLES:
                 records[table] = await self._backends.metadata.count(
                     table, subject.namespace_id, equals("retriever_id", subject.id)
                 )
-        return Have(subject.namespace_id, subject.id, records)
+        if not subject.resource.deleting:
+            lack = await self._lacking(subject)
+        return Have(subject.namespace_id, subject.id, records, tuple(lack))
+
+    async def _lacking(self, subject: Subject) -> list[Need]:
+        needs = subject.catalog.stage_needs(subject.spec.get("stages") or [])
+        names = await there(
+            needs,
+            subject.resource.metadata.organization,
+            secrets=self._backends.secrets,
+            connections=self._backends.connections,
+        )
+        return lacking(needs, names)
 
     async def act(self, subject: Subject, step: Step) -> None:
         """Carry out one step."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mixpeek_operator.core.catalog import Catalog
+from mixpeek_operator.core.catalog import Catalog, Need
 from mixpeek_operator.core.directory import Feature
 from mixpeek_operator.core.errors import NotFoundError, Place, Problem, SpecError
 from mixpeek_operator.core.lifecycle import Step, Subject
@@ -24,11 +24,12 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """What executions left behind; counted for a deletion only."""
+    """What executions left behind, counted for a deletion only; and what its stages need and is not there."""
 
     namespace_id: str
     retriever_id: str
     records: Mapping[str, int]
+    lacking: tuple[Need, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
