@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -161,3 +162,19 @@ async def test_what_a_stage_names_has_to_be_there_when_it_is_declared(tmp_path: 
         assert (await http.delete("/v1/organizations/secrets/exa")).status_code == 200
         copied = await http.post("/v1/retrievers/r/clone", json={"retriever_name": "copy"})
         assert copied.status_code == 422 and "'exa'" in copied.text
+
+        async def ready() -> dict[str, Any]:
+            shown = (await http.get("/v1/resources/retrievers/r", params={"namespace": "shop"})).json()
+            return next(dict(item) for item in shown["status"]["conditions"] if item["type"] == "Ready")
+
+        changed = await http.patch("/v1/retrievers/r", json={"description": "goes on working where it can"})
+        assert changed.status_code == 200
+        told = await ready()
+        assert told["reason"] == "SecretMissing" and "'exa', which stage 's2' names" in told["message"]
+        await http.post("/v1/organizations/secrets", json={"secret_name": "exa", "secret_value": SECRET})
+        for _ in range(600):
+            told = await ready()
+            if told["status"] == "True":
+                break
+            await asyncio.sleep(0.1)
+        assert told["status"] == "True"

@@ -219,11 +219,14 @@ def _settings(watch_s: int) -> kopf.OperatorSettings:
 class _Quiet(logging.Filter):
     """Drops what kopf says about every single retry, and about signals, which are not its business here.
 
-    That the API server is away is said once, by whoever has to wait for it.
+    That the API server is away is said once, by whoever has to wait for it; that a right is missing, by the first try.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(("Request attempt #", "OS signals are ignored"))
+        text = record.getMessage()
+        if text.startswith("Request attempt #1 ") and "APIForbiddenError" in text:
+            return True
+        return not text.startswith(("Request attempt #", "OS signals are ignored"))
 
 
 def quiet_kopf() -> None:
