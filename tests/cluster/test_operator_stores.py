@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import sys
@@ -12,11 +13,14 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.cluster.declared import Tenant, eventually, namespace, whole_set
+from tests.cluster.declared import Tenant, declare, eventually, namespace, whole_set
 from tests.servers import stores
 from tests.servers.kubernetes.control_plane import ControlPlane
 from tests.servers.operator import OperatorProcess, operating
 from tests.servers.process import Program, running
+
+from mixpeek_operator.access.connections import TABLE as CONNECTIONS
+from mixpeek_operator.adapters.mongo_metadata import MongoMetadata
 
 GRACE_S = 120
 LEASE_S = 9
@@ -141,6 +145,39 @@ def test_a_store_away_is_told_and_its_return_noticed_within_seconds(
         eventually(lambda: tenant.all_ready(9), GRACE_S, say=tenant.everything)
         assert before == {item["metadata"]["name"]: item["metadata"]["uid"] for item in tenant.everything()}
         assert not [item for item in tenant.everything() if "dataLostAt" in item["status"]]
+
+
+def test_a_connection_that_the_api_wrote_makes_a_retriever_ready_and_waiting_for_it_writes_nothing(
+    replica: Callable[..., OperatorProcess], tenant: Tenant, tmp_path: Path
+) -> None:
+    stage = {"stageName": "rows", "stageId": "sql_lookup", "parameters": {"connection_id": "crm", "query": "SELECT 1"}}
+    lookup = declare("Retriever", "lookup", {"stages": [stage]}, "news")
+    with stores.ferretdb(tmp_path / "server") as store:
+        uri = f"mongodb://127.0.0.1:{store.port}/mixpeek"
+        operator = replica("one", mongo_uri=uri, drift_interval_s=300)
+        tenant.apply([namespace("news"), lookup])
+        told = eventually(
+            lambda: (now := tenant.condition(lookup)).get("reason") == "ConnectionMissing" and now,
+            GRACE_S,
+            say=tenant.everything,
+        )
+        assert "there is no connection 'crm', which stage 'rows' names" in told["message"]
+
+        def visits() -> float:
+            found = operator.labelled("mixpeek_reconciles_total")
+            return sum(count for labels, count in found if labels["kind"] == "Retriever")
+
+        before, seen = tenant.get(lookup), visits()
+        eventually(lambda: visits() > seen + 1, GRACE_S)
+        assert tenant.get(lookup) == before
+
+        async def connect() -> None:
+            metadata = MongoMetadata(uri)
+            await metadata.put(CONNECTIONS, tenant.name, "conn_1", {"name": "crm"})
+            await metadata.close()
+
+        asyncio.run(connect())
+        eventually(lambda: tenant.ready(lookup), GRACE_S, say=tenant.everything)
 
 
 @pytest.mark.parametrize("policy", ["Correct", "Report"])

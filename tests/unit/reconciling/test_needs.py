@@ -82,7 +82,8 @@ async def test_a_change_of_a_retriever_does_not_wait_for_its_secret(world: World
 async def test_on_kubernetes_the_object_that_holds_secrets_is_named(world: World) -> None:
     made = await _declared(world, *({**WEB, "stage_name": f"web{number}"} for number in range(12)))
     world.engine._facilities = Facilities(secret_object="mixpeek-secrets")
-    found, _ = await _visited(world, made)
+    found, outcome = await _visited(world, made)
+    assert outcome.after_s is None, "the watch tells"
     message = condition(found, "Ready")["message"]
     assert "'web9'" in message and "'web10'" not in message and "; 2 more are missing; " in message
     assert message.endswith(

@@ -29,7 +29,9 @@ def status(subject: Subject, want: Want | None, have: Have) -> Report:
         return Report()
     facts = {"stage_count": len(subject.spec.get("stages") or ()), "features": list(want.uris)}
     if have.lacking:
-        return Report((_lacks(subject, have.lacking),), facts, _LOOK_AGAIN_S)
+        # Where the operator watches secrets, looking again finds nothing new.
+        told_of = subject.facilities.secret_object is not None and all(need.kind == "secret" for need in have.lacking)
+        return Report((_lacks(subject, have.lacking),), facts, None if told_of else _LOOK_AGAIN_S)
     return Report((Finding("StagesReady", True, Reason.STAGES_COMPILED),), facts)
 
 
