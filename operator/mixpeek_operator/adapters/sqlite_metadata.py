@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,13 @@ class SqliteMetadata:
         encoded = [(write, None if write.body is None else orjson.dumps(write.body).decode()) for write in writes]
 
         def work(connection: sqlite3.Connection) -> list[Record | None]:
-            return [_write(connection, write, body) for write, body in encoded]
+            records: list[Record | None] = []
+            for new, group in groupby(encoded, key=lambda item: item[1] is not None and item[0].if_version == 0):
+                if new:
+                    records += _insert(connection, [(write, body or "") for write, body in group])
+                else:
+                    records += [_write(connection, write, body) for write, body in group]
+            return records
 
         return await self._db.write(work, committed=self._forgetting(*(write.table for write in writes)))
 
@@ -257,14 +263,6 @@ def _write(connection: sqlite3.Connection, write: Write, body: str | None) -> Re
             _expect(connection, write)
         connection.execute("DELETE FROM records WHERE namespace_id=? AND collection=? AND id=?", key)
         return None
-    if write.if_version == 0:
-        try:
-            connection.execute(
-                "INSERT INTO records (namespace_id, collection, id, version, body) VALUES (?,?,?,1,?)", (*key, body)
-            )
-        except sqlite3.IntegrityError as error:
-            raise AlreadyExistsError(f"{write.table} {write.id!r} exists already") from error
-        return Record(write.id, 1, dict(write.body or {}))
     if write.if_version is not None:
         _expect(connection, write)
     (version,) = connection.execute(
@@ -274,6 +272,34 @@ def _write(connection: sqlite3.Connection, write: Write, body: str | None) -> Re
         (*key, body),
     ).fetchone()
     return Record(write.id, version, dict(write.body or {}))
+
+
+def _insert(connection: sqlite3.Connection, new: Sequence[tuple[Write, str]]) -> Iterator[Record]:
+    """Insert records that must not exist, a page with one statement: that takes a third of the time of one for each."""
+    for start in range(0, len(new), _PAGE):
+        page = new[start : start + _PAGE]
+        values = [value for write, body in page for value in (write.namespace_id, write.table, write.id, body)]
+        try:
+            connection.execute(
+                "INSERT INTO records (namespace_id, collection, id, version, body) VALUES "  # noqa: S608 - marks only
+                + ",".join(["(?,?,?,1,?)"] * len(page)),
+                values,
+            )
+        except sqlite3.IntegrityError as error:
+            raise AlreadyExistsError(_existing(connection, [write for write, _ in page])) from error
+        for write, _ in page:
+            yield Record(write.id, 1, dict(write.body or {}))
+
+
+def _existing(connection: sqlite3.Connection, new: Sequence[Write]) -> str:
+    """Which of the records exists already, or comes twice."""
+    seen: set[tuple[str, str, str]] = set()
+    for write in new:
+        key = (write.table, write.namespace_id, write.id)
+        if key in seen or _get(connection, *key) is not None:
+            return f"{write.table} {write.id!r} exists already"
+        seen.add(key)
+    return "a record exists already"
 
 
 def _expect(connection: sqlite3.Connection, write: Write) -> None:

@@ -34,6 +34,11 @@ def too_deep(value: Any) -> bool:
     return True
 
 
+def _may_be_deep(raw: bytes) -> bool:
+    # A split looks for one byte much faster than a count does, and stops early.
+    return len(raw.split(b"[", MAX_DEPTH)) + len(raw.split(b"{", MAX_DEPTH)) > MAX_DEPTH
+
+
 async def read(request: Request) -> Any:
     """Return the JSON body, None when it is empty. BadRequestError when it is not JSON.
 
@@ -42,27 +47,36 @@ async def read(request: Request) -> Any:
     cached = request.scope.get("json_body", request)
     if cached is not request:
         return cached
-    raw = await request.body()
-    try:
-        value = orjson.loads(raw) if raw.strip() else None
-    except orjson.JSONDecodeError as error:
-        raise not_json(str(error)) from error
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and too_deep(value):
-        problem = Problem("too_deep", f"nested deeper than {MAX_DEPTH} levels", Place(path="body"), location=("body",))
-        raise SpecError.of([problem])
+    value = decoded(await request.body())
     request.scope["json_body"] = value
     return value
 
 
-async def json_object(request: Request) -> dict[str, Any]:
-    """Return the body, a JSON object; an empty body is an empty object."""
-    value = await read(request)
+def decoded(raw: bytes) -> Any:
+    """Return the JSON value, None for no bytes. BadRequestError when it is not JSON, SpecError when it is too deep."""
+    try:
+        value = orjson.loads(raw) if raw.strip() else None
+    except orjson.JSONDecodeError as error:
+        raise not_json(str(error)) from error
+    if _may_be_deep(raw) and too_deep(value):
+        problem = Problem("too_deep", f"nested deeper than {MAX_DEPTH} levels", Place(path="body"), location=("body",))
+        raise SpecError.of([problem])
+    return value
+
+
+def object_of(value: Any) -> dict[str, Any]:
+    """Return a decoded body that has to be a JSON object; an empty body is an empty object. Raises SpecError."""
     if value is None:
         return {}
     if not isinstance(value, dict):
         problem = Problem("dict_type", "the body must be a JSON object", location=("body",))
         raise SpecError.of([problem])
     return value
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """Return the body, a JSON object; an empty body is an empty object."""
+    return object_of(await read(request))
 
 
 JsonObject = Annotated[dict[str, Any], Depends(json_object)]

@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from secrets import token_hex
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixpeek_operator.api.errors import answer, unexpected
-from mixpeek_operator.api.routing import Direct
+from mixpeek_operator.core import ids
 from mixpeek_operator.core.errors import MixpeekError, TooLargeError
 
 _log = structlog.get_logger("mixpeek_operator.access")
@@ -71,13 +68,11 @@ class HttpMetrics:
 
 
 class RequestLayer:
-    """The outermost layer of the app; it calls `direct` routes itself."""
+    """What is around every route."""
 
-    def __init__(
-        self, app: ASGIApp, *, limits: BodyLimits, metrics: HttpMetrics, direct: Sequence[Direct] = ()
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, limits: BodyLimits, metrics: HttpMetrics) -> None:
         self._app = app
-        self._direct = direct
+        self._ids = ids.Stream("req")
         self._limits = limits
         self._metrics = metrics
 
@@ -87,6 +82,7 @@ class RequestLayer:
             return
         started = time.perf_counter()
         request_id, length = _headers(scope)
+        request_id = request_id or self._ids.next()
         scope["request_id"] = request_id
         encoded_id = request_id.encode()
         status = 0
@@ -107,7 +103,7 @@ class RequestLayer:
                 await _drain(receive, 0)
                 await answer(_too_large(limit), request_id)(scope, receive, sending)
             else:
-                await self._answering(scope)(scope, receiving, sending)
+                await self._app(scope, receiving, sending)
         except ClientDisconnect:
             status = status or _GONE
         except Exception as error:
@@ -128,14 +124,6 @@ class RequestLayer:
                 await asyncio.sleep(0)
             finally:
                 self._finish(scope, status, seconds)
-
-    def _answering(self, scope: Scope) -> ASGIApp:
-        for route in self._direct:
-            match, found = route.matches(scope)
-            if match is Match.FULL:
-                scope.update(found)
-                return route.app
-        return self._app
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "unmatched"
@@ -174,7 +162,7 @@ def _headers(scope: Scope) -> tuple[str, int | None]:
             request_id = text if _REQUEST_ID.fullmatch(text) else ""
         elif name == b"content-length" and value.isdigit():
             length = int(value)
-    return request_id or f"req_{token_hex(8)}", length
+    return request_id, length
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

@@ -25,6 +25,25 @@ def random(prefix: str, length: int = 16) -> str:
     return f"{prefix}_{_base36(int.from_bytes(secrets.token_bytes(length * 6 // 8 + 1), 'big'), length)}"
 
 
+class Stream:
+    """Ids as `random` makes them, for what comes with every request.
+
+    The machine gives one secret, which is then counted and hashed: to ask the machine lets other threads have the
+    interpreter, and to get it back takes longer than much that a request does.
+    """
+
+    def __init__(self, prefix: str, length: int = 16) -> None:
+        self._prefix = prefix
+        self._length = length
+        self._secret = secrets.token_bytes(16)
+        self._count = itertools.count()
+
+    def next(self) -> str:
+        """Return the next id."""
+        digest = hashlib.sha256(self._secret + next(self._count).to_bytes(8, "big")).digest()
+        return f"{self._prefix}_{_base36(int.from_bytes(digest[:16], 'big'), self._length)}"
+
+
 @lru_cache(maxsize=8192)
 def document_id(collection_id: str, source_id: str, segment: int | str) -> str:
     """Return the id of the document that a collection makes of one segment of one source (`doc_` + 24)."""

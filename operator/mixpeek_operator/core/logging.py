@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, TextIO
 
 import orjson
@@ -62,20 +63,27 @@ def hide_secrets(logger: Any, method: str, event: MutableMapping[str, Any]) -> M
     for name, value in event.items():
         if value is None or isinstance(value, bool | int | float):
             continue
-        if _SECRET_NAMES.search(name):
+        if _is_secret(name):
             event[name] = _HIDDEN
         else:
             event[name] = _hidden(value)
     return event
 
 
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAMES.search(name) is not None
+
+
 def _hidden(value: Any) -> Any:
     if isinstance(value, str):
-        return _SECRET_VALUES.sub(_HIDDEN, value)
+        # Nearly no text has either in it, and to look for them takes a tenth of the pattern's time.
+        if "sk_" in value or "bearer" in value.lower():
+            return _SECRET_VALUES.sub(_HIDDEN, value)
+        return value
     if isinstance(value, dict):
         return {
-            key: _HIDDEN if isinstance(key, str) and _SECRET_NAMES.search(key) else _hidden(item)
-            for key, item in value.items()
+            key: _HIDDEN if isinstance(key, str) and _is_secret(key) else _hidden(item) for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [_hidden(item) for item in value]

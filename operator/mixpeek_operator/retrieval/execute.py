@@ -424,9 +424,7 @@ def _own_part(context: Context) -> Context:
     `dataclasses.replace` does the same and takes longer than many a stage.
     """
     own = object.__new__(Context)
-    own.__dict__ = vars(context).copy()
-    own.searched = list(context.searched)
-    own.facets, own.aggregations, own.warnings, own.limits, own.signals = [], {}, [], [], []
+    own.__dict__.update(vars(context), facets=[], aggregations={}, warnings=[], limits=[], signals=[])
     return own
 
 

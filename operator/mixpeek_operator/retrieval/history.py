@@ -104,7 +104,7 @@ class History:
                 taken.append(self._queue.get_nowait())
             try:
                 await self._metadata.transact(
-                    [Write(TABLE, namespace_id, id, made()) for namespace_id, id, made in taken]
+                    [Write(TABLE, namespace_id, id, made(), if_version=0) for namespace_id, id, made in taken]
                 )
             except MixpeekError as error:
                 # History is not worth failing a search for; the store's own health check reports the outage.

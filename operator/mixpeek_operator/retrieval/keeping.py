@@ -15,6 +15,9 @@ from mixpeek_operator.core.directory import RetrieverInfo
 from mixpeek_operator.retrieval.declaration import Declared
 
 DEFAULT_TTL_S: Final = 3600
+_HASHED: Final = 2047
+"""Bytes hashed at once. From 2 KiB on hashlib lets other threads have the interpreter, and to get it back takes longer
+than to hash a query."""
 _OF_ONE_RUN: Final = frozenset({"budget_remaining", "credits_used", "time_elapsed_ms", "execution_id"})
 """What CONTEXT tells that is another in every execution."""
 
@@ -116,7 +119,10 @@ def is_repeatable(item: Declared) -> bool:
 def digest(value: Any) -> str:
     """Return 32 hex digits, the same for equal JSON values."""
     encoded = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=repr)
-    return hashlib.sha256(encoded).hexdigest()[:32]
+    hashed = hashlib.sha256()
+    for start in range(0, len(encoded), _HASHED):
+        hashed.update(encoded[start : start + _HASHED])
+    return hashed.hexdigest()[:32]
 
 
 def _stage_ttl(retriever: RetrieverInfo, item: Declared, repeatable: bool) -> float:

@@ -39,16 +39,16 @@ class Output:
 
 
 def output_of(documents: Documents, state: State, context: Context) -> Output:
-    """Return what a stage made and told."""
+    """Return what a stage made and told; the lists are those of the step's own context, which ends with it."""
     return Output(
         documents,
-        list(context.searched),
-        list(context.facets),
-        dict(context.aggregations),
-        list(context.warnings),
-        list(context.limits),
-        list(context.signals),
-        dict(state.metadata),
+        context.searched,
+        context.facets,
+        context.aggregations,
+        context.warnings,
+        context.limits,
+        context.signals,
+        state.metadata,
         state.credits,
     )
 

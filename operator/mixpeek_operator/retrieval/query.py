@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,18 @@ from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.retrieval import pagination
 from mixpeek_operator.retrieval.compile import Pipeline
 from mixpeek_operator.retrieval.keeping import digest
+
+
+class Asked(dict[str, Any]):
+    """The body of a request that may come again, byte for byte, with the query that was made of it last.
+
+    Nobody changes it, and stages get inputs of their own; see Query.own.
+    """
+
+    def __init__(self, raw: bytes, body: Mapping[str, Any]) -> None:
+        super().__init__(body)
+        self.raw = raw
+        self.query: Query | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,23 @@ class Query:
         """Whether links to files are asked for."""
         return bool(self.request.get("return_presigned_urls") or self.request.get("return_urls"))
 
+    def own(self) -> Query:
+        """The same with inputs that no other execution has."""
+        if not isinstance(self.request, Asked):
+            return self
+        return replace(self, inputs=self.pipeline.inputs.check(orjson.loads(self.request.raw).get("inputs")))
+
     def key(self, stamp: str) -> str:
         """What the answer depends on: equal keys, equal answers. `stamp` is that of the retriever and what it reads."""
+        if self._last_key[:1] != [stamp]:
+            self._last_key[:] = [stamp, self._key(stamp)]
+        return self._last_key[1]
+
+    @cached_property
+    def _last_key(self) -> list[str]:
+        return []
+
+    def _key(self, stamp: str) -> str:
         page = self.page
         parts = [
             __version__,

@@ -43,7 +43,7 @@ from mixpeek_operator.retrieval.kept import Answers, Kept, Shelf, prefix
 from mixpeek_operator.retrieval.outputs import StageOutputs, Trail
 from mixpeek_operator.retrieval.pipelines import Pipelines
 from mixpeek_operator.retrieval.progress import stream
-from mixpeek_operator.retrieval.query import Query
+from mixpeek_operator.retrieval.query import Asked, Query
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.stage import Context, Documents
 from mixpeek_operator.retrieval.wire import Answer
@@ -89,6 +89,7 @@ class Retrieval:
         self._signatures = signatures
         self._shelf = Shelf(cache, clock)
         self._answers = Answers(self._shelf)
+        self._ids = ids.Stream("exec")
         self._registry = registry or StageRegistry()
         self._language = language
         self.history = History(metadata)
@@ -131,7 +132,7 @@ class Retrieval:
         query = self._query(scope, pipeline, request)
         ttl_s = self._ttl(query)
         if ttl_s <= 0:
-            execution, made = await self._run(query, watch=watch)
+            execution, made = await self._run(query.own(), watch=watch)
             return Answer(execution.id, wire.whole(execution.id, wire.members(made), None))
         dependencies = self._dependencies(pipeline.namespace)
         stamp = await self._stamp(pipeline)
@@ -147,7 +148,7 @@ class Retrieval:
 
         async def make() -> Kept | None:
             execution, made = await self._run(
-                query, watch=watch, stamp=stamp, dependencies=dependencies, counted=not query.fresh
+                query.own(), watch=watch, stamp=stamp, dependencies=dependencies, counted=not query.fresh
             )
             body = wire.members(made)
             facts = wire.facts_of(execution, query.inputs, len(made["documents"]))
@@ -264,6 +265,14 @@ class Retrieval:
     # -- one execution
 
     def _query(self, scope: Scope, pipeline: Pipeline, request: Mapping[str, Any]) -> Query:
+        if not isinstance(request, Asked):
+            return self._read(scope, pipeline, request)
+        last = request.query
+        if last is None or last.pipeline is not pipeline or last.scope != scope:
+            last = request.query = self._read(scope, pipeline, request)
+        return last
+
+    def _read(self, scope: Scope, pipeline: Pipeline, request: Mapping[str, Any]) -> Query:
         page = pagination.read(request)
         if page.method == "scroll" and pipeline.retriever.cache_config.get("exclude_fields"):
             text = "a scroll keeps its result, and cache_config.exclude_fields forbids that; use cursor or keyset pages"
@@ -323,7 +332,7 @@ class Retrieval:
 
     def _found(self, query: Query, kept: Kept, ttl_s: float, etag: str, began: float) -> Answer:
         """The answer that is kept, as that of an execution of its own."""
-        id = ids.random("exec")
+        id = self._ids.next()
         now, elapsed_ms = self._clock.now(), (self._clock.monotonic() - began) * 1000
         retriever = query.pipeline.retriever
         asked = wire.asked_of(query)
@@ -449,7 +458,7 @@ class Retrieval:
             place = f"{prefix(namespace.id, pipeline.retriever.id)}stage:"
             withheld = self._withheld(pipeline)
             outputs = StageOutputs(self._shelf, place, dependencies, withheld, fresh=query.fresh)
-        return Execution(ids.random("exec"), pipeline, context, query.filter, outputs=outputs, stamp=stamp, watch=watch)
+        return Execution(self._ids.next(), pipeline, context, query.filter, outputs=outputs, stamp=stamp, watch=watch)
 
     def _record(
         self, execution: Execution, status: str, inputs: Mapping[str, Any], returned: int, error: str | None

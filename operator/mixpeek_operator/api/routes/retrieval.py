@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Any
 
 import orjson
@@ -20,11 +21,14 @@ from mixpeek_operator.api.services import Services
 from mixpeek_operator.core.errors import MixpeekError, Problem, SpecError
 from mixpeek_operator.core.filters import all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
+from mixpeek_operator.retrieval.query import Asked
 from mixpeek_operator.retrieval.wire import Answer
 
 ONE = "/v1/retrievers/{retriever_id}"
 _MAX_QUERIES = 50
 _QUERIES_AT_ONCE = 8
+_MAX_REMEMBERED = 16 * 1024
+"""Bytes of a body that is remembered in case it comes again: to read it takes as long as to find the kept answer."""
 _FLAGS = {
     "return_presigned_urls": "return_presigned_urls",
     "return_urls": "return_presigned_urls",
@@ -55,7 +59,7 @@ def _execute(routes: Routes, services: Services) -> None:
     @routes.post(f"{ONE}/execute", summary="Run a retriever", permission="read", direct=True, openapi_extra=_EXECUTE)
     async def execute_retriever(request: Request, retriever_id: str) -> Response:
         where = await scope.namespaced(request)
-        body = await _asked(request)
+        body = _with_flags(request, await _asked(request))
         if body.get("stream"):
             return _stream(await services.retrieval.events(where, retriever_id, body))
         return _answered(request, await services.retrieval.answer(where, retriever_id, body))
@@ -69,7 +73,7 @@ def _execute(routes: Routes, services: Services) -> None:
     )
     async def execute_adhoc(request: Request) -> Response:
         where = await scope.namespaced(request)
-        body = await _asked(request)
+        body = _with_flags(request, await bodies.json_object(request))
         if body.get("stream"):
             answer: Response = _stream(await services.retrieval.events(where, None, body))
         else:
@@ -125,11 +129,23 @@ def _execute(routes: Routes, services: Services) -> None:
         routes.post(path, operation_id=operation, summary=summary, permission="read")(explained)
 
 
-async def _asked(request: Request) -> dict[str, Any]:
+def _with_flags(request: Request, body: dict[str, Any]) -> dict[str, Any]:
     """The body with the flags of the query: either place may ask, neither takes back what the other asks for."""
-    body = await bodies.json_object(request)
+    if not request.scope["query_string"]:
+        return body
     flags = {_FLAGS[name]: True for name, value in request.query_params.items() if name in _FLAGS and _true(value)}
-    return {**body, **flags}
+    return {**body, **flags} if flags else body
+
+
+async def _asked(request: Request) -> dict[str, Any]:
+    """The body, remembered unless it is large."""
+    raw = await request.body()
+    return _remembered(raw) if len(raw) <= _MAX_REMEMBERED else bodies.object_of(bodies.decoded(raw))
+
+
+@lru_cache(maxsize=256)
+def _remembered(raw: bytes) -> Asked:
+    return Asked(raw, bodies.object_of(bodies.decoded(raw)))
 
 
 def _answered(request: Request, answer: Answer) -> Response:
