@@ -123,7 +123,7 @@ class StageRegistry:
 
 
 def _place_of_key(parameters: Mapping[str, Any], secret: str) -> tuple[str, ...]:
-    """Where parameters name the secret with the key of a language model: beside its name, wherever that is."""
+    """Return where parameters name the secret with a language model's key, () if nowhere."""
     for name, value in parameters.items():
         if isinstance(value, Mapping) and (inner := _place_of_key(value, secret)):
             return (name, *inner)

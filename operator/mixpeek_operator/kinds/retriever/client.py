@@ -21,14 +21,12 @@ class RetrieverClient:
     async def observe(self, subject: Subject) -> Have:
         """What the stages lack; of a deletion that is under way, how many records there are."""
         records: dict[str, int] = {}
-        lack: list[Need] = []
         if subject.resource.deleting and subject.namespace_id:
             for table in TABLES:
                 records[table] = await self._backends.metadata.count(
                     table, subject.namespace_id, equals("retriever_id", subject.id)
                 )
-        if not subject.resource.deleting:
-            lack = await self._lacking(subject)
+        lack = [] if subject.resource.deleting else await self._lacking(subject)
         return Have(subject.namespace_id, subject.id, records, tuple(lack))
 
     async def _lacking(self, subject: Subject) -> list[Need]:

@@ -51,5 +51,5 @@ def _lacks(subject: Subject, needs: Sequence[Need]) -> Finding:
         told.append(f"{key}create a secret with POST /v1/organizations/secrets")
     if "connection" in asked:
         told.append("create a connection with POST /v1/organizations/connections")
-    first = conditions.Reason.SECRET_MISSING if "secret" in asked else conditions.Reason.CONNECTION_MISSING
-    return Finding("StagesReady", False, first, "; ".join(told))
+    reason = conditions.Reason.SECRET_MISSING if "secret" in asked else conditions.Reason.CONNECTION_MISSING
+    return Finding("StagesReady", False, reason, "; ".join(told))
