@@ -1,6 +1,6 @@
-"""Several writes as one on a MongoDB without transactions, out of changes of one document each.
+"""Several writes as one on MongoDB: in a transaction of the server, or without, out of changes of one document each.
 
-A transaction has a record in `_transactions`. First every document it touches is locked: new ones are inserted
+Without, a transaction has a record in `_transactions`. First every document it touches is locked: new ones are inserted
 `hidden`, others keep their body and carry the one to come in `next`, or are `doomed`. Turning the record from
 `pending` to `committed` is the moment at which all of it holds. Then the documents are unlocked and the record goes.
 Whoever meets the lock of a process that died finishes or undoes its work, as the record says; every step may be done
@@ -34,6 +34,15 @@ _LOCKED = ("lock", "next", "doomed", "hidden")
 
 Collection = AsyncCollection[dict[str, Any]]
 Open = Callable[[str], Awaitable[Collection]]
+Answers = list[Record | None]
+
+
+class Changed(Exception):
+    """Other writers were in the way, nothing was done: to be tried again. `locks` gives the table of each lock met."""
+
+    def __init__(self, locks: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.locks = locks or {}
 
 
 class Commits:
@@ -44,21 +53,26 @@ class Commits:
         self._records = records
         self._number = number
 
-    async def run(self, writes: Sequence[Write]) -> list[Record | None]:
-        """Do all writes or none. Raises ConflictError, AlreadyExistsError; UnavailableError when locks stay."""
+    async def retry(self, attempt: Callable[[Sequence[Write]], Awaitable[Answers]], writes: Sequence[Write]) -> Answers:
+        """Attempt all writes until nothing of others is in the way; UnavailableError when something stays."""
         end = time.monotonic() + PATIENCE_S
         while True:
-            found = await look(self._open, writes)
-            locks = {document["lock"]: place[0] for place, document in found.items() if "lock" in document}
-            if not locks:
-                changes, answers = fold(writes, {place: document["version"] for place, document in found.items()})
-                if not changes or await self._commit(changes):
-                    return answers
-            for lock, table in locks.items():
-                await self.settle(lock, table)
-            if time.monotonic() > end:
-                raise UnavailableError(f"{writes[0].table} {writes[0].id!r} is locked by other writers; try again")
+            try:
+                return await attempt(writes)
+            except Changed as changed:
+                for lock, table in changed.locks.items():
+                    await self.settle(lock, table)
+                if time.monotonic() > end:
+                    held = f"{writes[0].table} {writes[0].id!r} is held by other writers; try again"
+                    raise UnavailableError(held) from changed
             await pause()
+
+    async def run(self, writes: Sequence[Write]) -> Answers:
+        """Do all writes or none without the server's help. Raises Changed, ConflictError, AlreadyExistsError."""
+        changes, answers = await look(self._open, writes)
+        if changes and not await self._commit(changes):
+            raise Changed
+        return answers
 
     async def settle(self, lock: str, table: str) -> bool:
         """Finish or undo the transaction behind a lock; False when it may still be running and has not committed."""
@@ -99,13 +113,8 @@ class Commits:
                 for change in group
                 if not change.old
             ]
-            if fresh:
-                try:
-                    await collection.insert_many(fresh, ordered=False)
-                except BulkWriteError as error:
-                    if only_duplicates(error):
-                        return False
-                    raise
+            if fresh and not await _insert(collection, fresh):
+                return False
             held = [change for change in group if change.old]
             if held:
                 done = await collection.bulk_write(
@@ -151,34 +160,39 @@ class Commits:
         return bool(done.modified_count)
 
 
-async def write_all(
-    open: Open, writes: Sequence[Write], number: Callable[[], int], session: Any
-) -> list[Record | None] | None:
-    """Do all writes within a server's transaction; None when a document changed meanwhile, and it must be aborted."""
-    found = await look(open, writes, session)
-    changes, answers = fold(writes, {place: document["version"] for place, document in found.items()})
+async def write_all(open: Open, writes: Sequence[Write], number: Callable[[], int], session: Any) -> Answers:
+    """Do all writes within a server's transaction, which any exception must abort.
+
+    Raises Changed (a server need not isolate what it reads), ConflictError, AlreadyExistsError.
+    """
+    changes, answers = await look(open, writes, session)
     for table, group in by_table(changes):
         collection = await open(table)
         fresh = [new_document(change, number()) for change in group if not change.old]
-        if fresh:
-            await collection.insert_many(fresh, session=session)
+        if fresh and not await _insert(collection, fresh, session):
+            raise Changed
         held = [change for change in group if change.old]
         if held:
             done = await collection.bulk_write([_step(change) for change in held], session=session)
             if done.matched_count + done.deleted_count != len(held):
-                return None
+                raise Changed
     return answers
 
 
-async def look(open: Open, writes: Sequence[Write], session: Any = None) -> dict[tuple[str, str], Document]:
-    """Return versions and locks of the documents that writes are about, by table and key."""
-    found: dict[tuple[str, str], Document] = {}
+async def look(open: Open, writes: Sequence[Write], session: Any = None) -> tuple[list[Change], Answers]:
+    """Return what writes come to on the documents as they are. Raises Changed, ConflictError, AlreadyExistsError."""
+    versions: dict[tuple[str, str], int] = {}
+    locks: dict[str, str] = {}
     for table, group in itertools.groupby(sorted(writes, key=lambda write: write.table), lambda write: write.table):
         collection = await open(table)
         keys = list({key_of(write.namespace_id, write.id) for write in group})
         async for document in collection.find({"_id": {"$in": keys}}, {"version": 1, "lock": 1}, session=session):
-            found[table, document["_id"]] = document
-    return found
+            versions[table, document["_id"]] = document["version"]
+            if "lock" in document:
+                locks[document["lock"]] = table
+    if locks:
+        raise Changed(locks)
+    return fold(writes, versions)
 
 
 def new_document(change: Change, number: int) -> Document:
@@ -202,16 +216,21 @@ def by_table(changes: Sequence[Change]) -> list[tuple[str, list[Change]]]:
     return sorted(tables.items())
 
 
-def only_duplicates(error: BulkWriteError) -> bool:
-    """Whether nothing but keys that exist kept documents from being inserted."""
-    details: Mapping[str, Any] = error.details or {}
-    failed = details.get("writeErrors") or []
-    return bool(failed) and all(item.get("code") == DUPLICATE for item in failed)
-
-
 async def pause() -> None:
     """Let other writers finish; random, so that two that met do not meet again."""
     await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - no secret
+
+
+async def _insert(collection: Collection, fresh: Sequence[Document], session: Any = None) -> bool:
+    """Insert documents; False when some of them were there."""
+    try:
+        await collection.insert_many(fresh, ordered=False, session=session)
+    except BulkWriteError as error:
+        failed = (error.details or {}).get("writeErrors") or [{}]
+        if any(item.get("code") != DUPLICATE for item in failed):
+            raise
+        return False
+    return True
 
 
 def _mark(lock: str, change: Change) -> Document:
@@ -221,7 +240,7 @@ def _mark(lock: str, change: Change) -> Document:
 
 
 def _step(change: Change) -> UpdateOne | DeleteOne:
-    held = {"_id": change.key, "version": change.old}
+    held = {"_id": change.key, "version": change.old, "lock": FREE}
     if change.write.body is None:
         return DeleteOne(held)
     update = replacement(change.write.body)

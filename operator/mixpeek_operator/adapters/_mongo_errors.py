@@ -34,6 +34,8 @@ def translate(error: Exception, place: str) -> MixpeekError:
         code = error.code or 0
         if code in _REFUSED:
             return RefusedError(f"MongoDB at {place} refuses these credentials (code {code})")
+        if error.has_error_label("UnknownTransactionCommitResult"):
+            return UnavailableError(f"MongoDB at {place} does not tell whether it wrote; read again (code {code})")
         if code in _PASSING or error.timeout or isinstance(error, errors.WriteConcernError):
             return UnavailableError(f"MongoDB at {place} cannot do this now (code {code})")
         return InternalError(f"MongoDB at {place} refused what we sent (code {code}): {error}")

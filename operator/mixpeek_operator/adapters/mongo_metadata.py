@@ -20,12 +20,22 @@ from typing import Any
 import pymongo
 from bson.errors import BSONError
 from pymongo import ASCENDING, AsyncMongoClient, DeleteOne, ReturnDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.asynchronous.client_session import AsyncClientSession
+from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from mixpeek_operator.adapters._mongo_commits import FREE, PATIENCE_S, Collection, Commits, pause, write_all
+from mixpeek_operator.adapters._mongo_commits import (
+    FREE,
+    PATIENCE_S,
+    Answers,
+    Changed,
+    Collection,
+    Commits,
+    pause,
+    write_all,
+)
 from mixpeek_operator.adapters._mongo_errors import translate
 from mixpeek_operator.adapters._mongo_records import (
     Document,
@@ -39,7 +49,7 @@ from mixpeek_operator.adapters._mongo_records import (
     replacement,
 )
 from mixpeek_operator.adapters._record_order import ordered, sort_key
-from mixpeek_operator.core.errors import ConflictError, UnavailableError
+from mixpeek_operator.core.errors import UnavailableError
 from mixpeek_operator.core.filters import Filter, fields, matches
 from mixpeek_operator.ports.metadata import Record, Write
 
@@ -205,9 +215,9 @@ class MongoMetadata:
             for table in {write.table for write in writes}:
                 await self._table(table)
             if self._transactional:
-                return await self._transact(writes)
+                return await self._commits.retry(self._transact, writes)
             # A caller that is cancelled must not leave locks behind.
-            return await asyncio.shield(self._commits.run(writes))
+            return await asyncio.shield(self._commits.retry(self._commits.run, writes))
 
     async def claim(
         self, table: str, *, states: Sequence[str], owner: str, lease_s: float, now: float
@@ -362,24 +372,33 @@ class MongoMetadata:
                 raise UnavailableError(f"{table} is locked by another writer; try again")
             await pause()
 
-    async def _transact(self, writes: Sequence[Write]) -> list[Record | None]:
-        async def attempt(session: Any) -> list[Record | None]:
-            answers = await write_all(self._table, writes, self._number, session)
-            if answers is None:
-                raise ConflictError(f"{writes[0].table} is being changed by others; read it again and retry")
+    async def _transact(self, writes: Sequence[Write]) -> Answers:
+        """Do all writes or none in a transaction of the server. Raises Changed.
+
+        pymongo's own `with_transaction` would try for two minutes, or wait as long for a server that is away as for
+        other writers.
+        """
+        await self._client.is_primary
+        async with self._client.start_session() as session:
+            await session.start_transaction(**_SETTINGS)
+            try:
+                answers = await write_all(self._table, writes, self._number, session)
+                await self._commit(session)
+            except PyMongoError as error:
+                if error.has_error_label("TransientTransactionError"):
+                    raise Changed from error
+                raise
             return answers
 
+    async def _commit(self, session: AsyncClientSession) -> None:
         end = time.monotonic() + PATIENCE_S
         while True:
             try:
-                async with self._client.start_session() as session:
-                    with pymongo.timeout(PATIENCE_S):
-                        return await session.with_transaction(attempt)
-            except (DuplicateKeyError, BulkWriteError):
-                # Another process inserted the same record meanwhile: looked at again, it says what that means.
-                if time.monotonic() > end:
+                return await session.commit_transaction()
+            except PyMongoError as error:
+                if not error.has_error_label("UnknownTransactionCommitResult") or time.monotonic() > end:
                     raise
-                await pause()
+            await pause()
 
     async def _sweep(self) -> None:
         if time.monotonic() - self._swept_at >= _SWEEP_S:

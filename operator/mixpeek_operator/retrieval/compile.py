@@ -62,6 +62,8 @@ class Pipeline:
     """Every collection it is known to read: its own, and those that its stages name."""
     answers: AnswerRule
     """Whether its answers are kept."""
+    bounded: bool
+    """Whether anything bounds what it or one of its stages may cost."""
 
 
 async def compile_pipeline(
@@ -105,6 +107,8 @@ async def compile_pipeline(
     if problems:
         raise SpecError.of(problems)
     limits = retriever.budget_limits or {}
+    max_credits, max_time_ms = _positive(limits, "max_credits"), _positive(limits, "max_time_ms")
+    bounds = [max_credits, max_time_ms, *(bound for item in declared for bound in (item.max_credits, item.max_time_ms))]
     return Pipeline(
         retriever,
         namespace,
@@ -112,11 +116,12 @@ async def compile_pipeline(
         tuple(_ruled(retriever, _steps(declared, plans))),
         InputSchema(retriever.input_schema),
         len(declared),
-        _positive(limits, "max_credits"),
-        _positive(limits, "max_time_ms"),
+        max_credits,
+        max_time_ms,
         named,
         tuple(reads.values()),
         answer_rule(retriever, declared),
+        any(bound is not None for bound in bounds),
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from mixpeek_operator.core.errors import InternalError, MixpeekError
 from mixpeek_operator.core.filters import Filter, all_of, matches
 from mixpeek_operator.retrieval import search
+from mixpeek_operator.retrieval.budget import Budget, OverBudget
 from mixpeek_operator.retrieval.compile import Pipeline, Step
 from mixpeek_operator.retrieval.declaration import Declared
 from mixpeek_operator.retrieval.known import ExecutionContext
@@ -20,15 +22,6 @@ from mixpeek_operator.retrieval.stage import Context, Documents, State
 
 Watch = Callable[[dict[str, Any]], None]
 """Takes an event: {event_type, execution_id, stage_name, …}."""
-_NO_TIME: Final = "the execution's time is used up"
-
-
-class _OverBudget(Exception):
-    """A step has to stop before its end."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(slots=True)
@@ -36,12 +29,14 @@ class _Ran:
     """How one step went."""
 
     step: Step
+    alone: bool
+    """Whether no other step runs at the same time."""
     given: int
     began: float
     output: Output | None = None
     """While it runs: what is done already, for the case that it has to stop."""
     error: MixpeekError | None = None
-    stopped: _OverBudget | None = None
+    stopped: OverBudget | None = None
 
 
 class Execution:
@@ -65,8 +60,9 @@ class Execution:
         self.pipeline = pipeline
         self.context = context
         self.documents: Documents = []
-        self.credits = 0.0
         self.processed = 0
+        self.told = Output([])
+        """What its stages told besides documents."""
         self.order = Order()
         self.statistics: dict[str, dict[str, Any]] = {}
         self.degraded: list[dict[str, Any]] = []
@@ -77,7 +73,7 @@ class Execution:
         self._outputs = outputs
         self._watch = watch
         self._clock = context.clock
-        self._started = context.clock.monotonic()
+        self._budget = Budget(pipeline, context.clock)
         self._known = ExecutionContext(self)
         context.names["CONTEXT"] = self._known
         context.names["STAGE"] = {}
@@ -87,9 +83,14 @@ class Execution:
     def status(self) -> str:
         return "degraded" if self.degraded else "completed"
 
+    @property
+    def credits(self) -> float:
+        """Spent so far."""
+        return self._budget.credits
+
     def elapsed_ms(self) -> float:
         """Milliseconds since the execution began."""
-        return (self._clock.monotonic() - self._started) * 1000
+        return self._budget.elapsed_ms()
 
     async def run(self) -> Documents:
         """Walk all steps, or as many as the budget allows. Raises what a stage raises unless it is to be skipped."""
@@ -100,7 +101,7 @@ class Execution:
             while end < len(steps) and steps[end].beside:
                 end += 1
             together = steps[position:end]
-            reason = self._over_budget(together)
+            reason = self._budget.over(together, len(self.documents))
             if reason is None:
                 reason = await self._together(together, first=position == 0)
                 position = end
@@ -113,15 +114,15 @@ class Execution:
         """Run steps on the same documents, at the same time; why the execution has to stop, if it has to."""
         self._tell_start(steps)
         if len(steps) == 1:
-            runs = [await self._attempt(steps[0], first)]
+            runs = [await self._attempt(steps[0], first, alone=True)]
         else:
-            runs = await asyncio.gather(*(self._attempt(step, first) for step in steps))
+            runs = await asyncio.gather(*(self._attempt(step, first, alone=False) for step in steps))
         for run in runs:
             if run.error is not None and not run.step.stage.skip_errors:
                 raise run.error
         given = self.documents
         self.documents = _merged(given, runs)
-        stopped: _OverBudget | None = None
+        stopped: OverBudget | None = None
         whole = True
         for run in runs:
             if run.output is not None:
@@ -150,13 +151,8 @@ class Execution:
         output = run.output
         if output is None:
             return
-        context = self.context
-        context.searched = output.searched
-        context.facets += output.facets
-        context.aggregations |= output.aggregations
-        context.warnings += output.warnings
-        context.limits += output.limits
-        context.signals += output.signals
+        self.context.searched = output.searched
+        self.told.take(output)
         made = len(output.documents)
         seen = run.given if not first or run.given else made
         if item.stage.source and first:
@@ -167,18 +163,18 @@ class Execution:
         for moved in step.after:
             self._count(moved, made, made, self._clock.monotonic(), metadata={"pushed_down": True})
         if item.stage.order is not None:
-            self.order = item.stage.order(item.params, context.names) or self.order
+            self.order = item.stage.order(item.params, self.context.names) or self.order
         if item.output_alias is not None:
             self._known.keep(item.output_alias, output.documents)
         if run.stopped is None and self._watch is not None:
             for each in step.items:
                 self._tell("stage_complete", each, documents=output.documents, statistics=self.statistics[each.name])
 
-    async def _attempt(self, step: Step, first: bool) -> _Ran:
+    async def _attempt(self, step: Step, first: bool, *, alone: bool) -> _Ran:
         """Run one step within the time there is."""
-        run = _Ran(step, len(self.documents), self._clock.monotonic())
+        run = _Ran(step, alone, len(self.documents), self._clock.monotonic())
         self.context.names["STAGE"]["name"] = step.stage.name
-        left, reason = self._time_left(step.stage)
+        left, reason = self._budget.time_left(step.stage)
         try:
             making = self._found(run, first) if self._may_be_kept(step) else self._compute(run, first)
             if left is None:
@@ -189,13 +185,13 @@ class Execution:
         except TimeoutError:
             if left is None or self._clock.monotonic() - run.began < left:
                 raise
-            run.stopped = _OverBudget(reason)
-        except _OverBudget as over:
+            run.stopped = OverBudget(reason)
+        except OverBudget as over:
             run.stopped = over
         except MixpeekError as error:
             run.error = error
         if run.output is not None:
-            self.credits += run.output.credits
+            self._budget.credits += run.output.credits
         if run.error is not None:
             run.output = None
         return run
@@ -220,13 +216,13 @@ class Execution:
     async def _compute(self, run: _Ran, first: bool) -> Output:
         step, item, names = run.step, run.step.stage, self.context.names
         documents = self.documents
-        context = _own_part(self.context)
+        context = _silent(self.context if run.alone else copy(self.context))
         filters: tuple[Filter, ...] = ()
         if first or item.stage.searches or item.pre_filters is not None:
             documents, filters = await self._narrowed(step, first, context)
         if not first and item.stage.searches and not documents:
             return Output([], searched=context.searched)
-        state = State(documents, first=first and item.stage.source, filters=filters, plan=step.plan)
+        state = State(documents, first and item.stage.source, filters, step.plan)
         if item.batch_size is not None:
             state.batch_size = known(item.batch_size, names, "batch_size")
         if item.when is not None and not state.first:
@@ -269,9 +265,10 @@ class Execution:
             return await item.stage.run(state, item.params, context)
         made: Documents = []
         for start in range(0, len(documents), size):
-            reason = self._over_credits(item, min(size, len(documents) - start), state.credits) if start else None
-            if reason is not None:
-                raise _OverBudget(reason)
+            if start:
+                reason = self._budget.over_credits(item, min(size, len(documents) - start), state.credits)
+                if reason is not None:
+                    raise OverBudget(reason)
             state.documents = documents[start : start + size]
             made += await item.stage.run(state, item.params, context)
             if item.when is None:
@@ -308,38 +305,7 @@ class Execution:
             context.warnings.append(f"the pipeline starts from the first {search.MAX_SCAN} documents only")
         return documents
 
-    # -- budget
-
-    def _time_left(self, item: Declared) -> tuple[float | None, str]:
-        """Seconds a stage may take, and what to say when they are over."""
-        whole, own = self.pipeline.max_time_ms, item.max_time_ms
-        if whole is None and own is None:
-            return None, _NO_TIME
-        left = None if whole is None else max(0.001, (whole - self.elapsed_ms()) / 1000)
-        if own is not None and (left is None or own / 1000 < left):
-            return own / 1000, f"the time of the stage {item.name!r} is used up"
-        return left, _NO_TIME
-
-    def _over_budget(self, steps: Sequence[Step]) -> str | None:
-        limit = self.pipeline.max_time_ms
-        if limit is not None and self.elapsed_ms() >= limit:
-            return _NO_TIME
-        for step in steps:
-            reason = self._over_credits(step.stage, len(self.documents), 0.0)
-            if reason is not None:
-                return reason
-        return None
-
-    def _over_credits(self, item: Declared, documents: int, used: float) -> str | None:
-        """Why a stage that has used credits may not go on with so many documents."""
-        limit, own, estimate = self.pipeline.max_credits, item.max_credits, item.stage.estimate
-        if estimate is None or (limit is None and own is None):
-            return None
-        _, cost, _ = estimate(item.params, documents)
-        for most, spent in ((limit, self.credits + used), (own, used)):
-            if most is not None and cost > 0 and spent + cost > most:
-                return f"the stage may cost {cost:g} credits and {max(0.0, most - spent):g} are left"
-        return None
+    # -- what is told
 
     def _stop(self, steps: Sequence[Step], reason: str) -> None:
         for step in steps:
@@ -389,8 +355,6 @@ class Execution:
         stages[item.name] = seen
         stages.setdefault(item.stage.info.id, seen)
 
-    # -- who watches
-
     def _tell_start(self, steps: Sequence[Step]) -> None:
         if self._watch is None:
             return
@@ -418,14 +382,10 @@ class Execution:
         )
 
 
-def _own_part(context: Context) -> Context:
-    """The same context, to tell what one step finds out: so that this can be kept, and others run beside it.
-
-    `dataclasses.replace` does the same and takes longer than many a stage.
-    """
-    own = object.__new__(Context)
-    own.__dict__.update(vars(context), facets=[], aggregations={}, warnings=[], limits=[], signals=[])
-    return own
+def _silent(context: Context) -> Context:
+    """The context that nothing has been told yet: what one step tells is its output's alone."""
+    context.facets, context.aggregations, context.warnings, context.limits, context.signals = [], {}, [], [], []
+    return context
 
 
 def _tokens(entry: Mapping[str, Any]) -> int:

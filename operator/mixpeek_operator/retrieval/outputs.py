@@ -37,9 +37,17 @@ class Output:
     cached_at: float | None = None
     """Unix time at which it was kept, when it was found."""
 
+    def take(self, output: Output) -> None:
+        """Add what a stage told to what others have."""
+        self.facets += output.facets
+        self.aggregations |= output.aggregations
+        self.warnings += output.warnings
+        self.limits += output.limits
+        self.signals += output.signals
+
 
 def output_of(documents: Documents, state: State, context: Context) -> Output:
-    """Return what a stage made and told; the lists are those of the step's own context, which ends with it."""
+    """Return what a stage made and told; what it told is nobody else's."""
     return Output(
         documents,
         context.searched,

@@ -37,7 +37,7 @@ class Answer:
 
 def answer_of(execution: Execution, documents: Documents, info: Mapping[str, Any]) -> dict[str, Any]:
     """Return the answer of an execution that has just run."""
-    pipeline, context = execution.pipeline, execution.context
+    pipeline, told = execution.pipeline, execution.told
     answer: dict[str, Any] = {
         "execution_id": execution.id,
         "retriever_id": pipeline.retriever.id,
@@ -48,10 +48,10 @@ def answer_of(execution: Execution, documents: Documents, info: Mapping[str, Any
     }
     more = {
         "degraded": execution.degraded,
-        "facets": context.facets,
-        "aggregations": context.aggregations,
-        "warnings": context.warnings,
-        "limits": context.limits,
+        "facets": told.facets,
+        "aggregations": told.aggregations,
+        "warnings": told.warnings,
+        "limits": told.limits,
     }
     return {**answer, **{name: value for name, value in more.items() if value}, "cached_at": None}
 
@@ -92,7 +92,7 @@ def record_of(
         "total_stages": execution.pipeline.stage_count,
         **_account(execution, elapsed_ms),
         **execution.asked,
-        "signals": execution.context.signals,
+        "signals": execution.told.signals,
     }
     if error is not None:
         record["error"] = error
