@@ -291,7 +291,11 @@ async def system(settings: Settings) -> AsyncIterator[System]:
             running.start("evaluations", runs.run(running.stop))
             language.preload()
             await manifest.recover()
-            yield System(create_app(services, settings), services, bootstrap, stores.local_blobs, inference)
+            app = create_app(services, settings)
+            try:
+                yield System(app, services, bootstrap, stores.local_blobs, inference)
+            finally:
+                app.access.flush()
         finally:
             await running.finish()
             await queue.stop()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -331,12 +333,26 @@ async def test_the_openapi_document_is_valid_and_complete(toy: Any) -> None:
     assert {"X-Namespace", "limit", "cursor"} <= {item["name"] for item in listed}
 
 
+async def test_a_line_of_the_access_log_is_written_soon_by_itself(toy: Any) -> None:
+    stream = io.StringIO()
+    logging.configure("info", "json", stream)
+    try:
+        await toy.http.get("/v1/me")
+        async with asyncio.timeout(60):
+            while "answered" not in stream.getvalue():
+                await asyncio.sleep(0.01)
+    finally:
+        _quiet()
+
+
 async def test_logs_are_structured_and_hold_no_key(toy: Any) -> None:
     stream = io.StringIO()
     logging.configure("debug", "json", stream)
     try:
         await toy.http.get("/v1/me")
         await toy.http.get("/v1/toys/raise/surprise")
+        between = datetime.now(UTC)
+        toy.app.access.flush()
     finally:
         _quiet()
     lines = [orjson.loads(line) for line in stream.getvalue().splitlines()]
@@ -344,6 +360,8 @@ async def test_logs_are_structured_and_hold_no_key(toy: Any) -> None:
     assert [line["status"] for line in answered] == [200, 500]
     assert answered[0]["route"] == "/v1/me"
     assert answered[0]["organization"] == toy.world.organization
+    # A line tells when its request was answered, not when it was written.
+    assert all(datetime.fromisoformat(line["timestamp"]) <= between for line in answered)
     assert "RuntimeError" in next(line for line in lines if line["level"] == "error")["exception"]
     assert toy.world.admin not in stream.getvalue()
 

@@ -28,7 +28,7 @@ def run(quick: bool) -> list[Row]:
                 raise RuntimeError("the bare endpoint returns other bytes")
             repeat = 500 if quick else 3000
             mine, fast = paired(
-                lambda: client.post(path, body), lambda: bare.post(PATH, body), repeat=repeat, warm_up=50
+                lambda: client.post(path, body), lambda: bare.post(PATH, body), repeat=repeat, warm_up=50, block=50
             )
     return [
         Row(

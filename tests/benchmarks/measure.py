@@ -43,16 +43,21 @@ def timed(call: Callable[[], object], *, repeat: int, warm_up: int = 5) -> Timin
 
 
 def paired(
-    one: Callable[[], object], other: Callable[[], object], *, repeat: int, warm_up: int = 5
+    one: Callable[[], object], other: Callable[[], object], *, repeat: int, warm_up: int = 5, block: int = 1
 ) -> tuple[Timing, Timing]:
-    """Time two calls in turn, so that both see the same weather on the machine."""
+    """Time two calls in turn, so that both see the same weather on the machine.
+
+    `block` is how often each is called before the other's turn: more than once where a server goes on working behind
+    its answer, which its own next call has to wait for and not the other's.
+    """
     for _ in range(warm_up):
         one()
         other()
-    ones, others = [], []
-    for _ in range(repeat):
-        ones.append(_once(one))
-        others.append(_once(other))
+    ones: list[float] = []
+    others: list[float] = []
+    while len(ones) < repeat:
+        ones += [_once(one) for _ in range(block)]
+        others += [_once(other) for _ in range(block)]
     return Timing(tuple(ones)), Timing(tuple(others))
 
 

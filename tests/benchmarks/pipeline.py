@@ -51,7 +51,7 @@ def run(quick: bool) -> list[Row]:
             nearest(shard, asked[turn % len(asked)])
             turn += 1
 
-        mine_s, edge_s = paired(answer, query, repeat=200 if quick else 1000, warm_up=20)
+        mine_s, edge_s = paired(answer, query, repeat=200 if quick else 1000, warm_up=20, block=10)
     above = (mine_s.median - edge_s.median) * 1000
     return [
         Row(

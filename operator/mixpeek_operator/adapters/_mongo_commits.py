@@ -18,8 +18,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pymongo import DeleteOne, UpdateOne
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from mixpeek_operator.adapters._mongo_records import Change, Document, contents, fold, key_of, replacement
 from mixpeek_operator.core.errors import UnavailableError
@@ -67,7 +68,26 @@ class Commits:
                     raise UnavailableError(held) from changed
             await pause()
 
-    async def run(self, writes: Sequence[Write]) -> Answers:
+    async def by_server(self, writes: Sequence[Write]) -> Answers:
+        """Do all writes or none in a transaction of the server. Raises Changed, ConflictError, AlreadyExistsError.
+
+        pymongo's own `with_transaction` would try for two minutes, or wait as long for a server that is away as for
+        other writers.
+        """
+        client, settings = self._records.database.client, self._records
+        await client.is_primary
+        async with client.start_session() as session:
+            await session.start_transaction(settings.read_concern, settings.write_concern, settings.read_preference)
+            try:
+                answers = await self._write(writes, session)
+                await _finish(session)
+            except PyMongoError as error:
+                if error.has_error_label("TransientTransactionError"):
+                    raise Changed from error
+                raise
+            return answers
+
+    async def by_locks(self, writes: Sequence[Write]) -> Answers:
         """Do all writes or none without the server's help. Raises Changed, ConflictError, AlreadyExistsError."""
         changes, answers = await look(self._open, writes)
         if changes and not await self._commit(changes):
@@ -91,6 +111,21 @@ class Commits:
         """Settle what processes that died have left."""
         async for record in self._records.find({"at": {"$lt": time.time() - STALE_S}}):
             await self.settle(record["_id"], record["tables"][0])
+
+    async def _write(self, writes: Sequence[Write], session: AsyncClientSession) -> Answers:
+        """Do all writes within a transaction, which any exception aborts; Changed where reads are not isolated."""
+        changes, answers = await look(self._open, writes, session)
+        for table, group in by_table(changes):
+            collection = await self._open(table)
+            fresh = [new_document(change, self._number()) for change in group if not change.old]
+            if fresh and not await _insert(collection, fresh, session):
+                raise Changed
+            held = [change for change in group if change.old]
+            if held:
+                done = await collection.bulk_write([_step(change) for change in held], session=session)
+                if done.matched_count + done.deleted_count != len(held):
+                    raise Changed
+        return answers
 
     async def _commit(self, changes: Sequence[Change]) -> bool:
         lock, tables = uuid.uuid4().hex, sorted({change.write.table for change in changes})
@@ -160,26 +195,9 @@ class Commits:
         return bool(done.modified_count)
 
 
-async def write_all(open: Open, writes: Sequence[Write], number: Callable[[], int], session: Any) -> Answers:
-    """Do all writes within a server's transaction, which any exception must abort.
-
-    Raises Changed (a server need not isolate what it reads), ConflictError, AlreadyExistsError.
-    """
-    changes, answers = await look(open, writes, session)
-    for table, group in by_table(changes):
-        collection = await open(table)
-        fresh = [new_document(change, number()) for change in group if not change.old]
-        if fresh and not await _insert(collection, fresh, session):
-            raise Changed
-        held = [change for change in group if change.old]
-        if held:
-            done = await collection.bulk_write([_step(change) for change in held], session=session)
-            if done.matched_count + done.deleted_count != len(held):
-                raise Changed
-    return answers
-
-
-async def look(open: Open, writes: Sequence[Write], session: Any = None) -> tuple[list[Change], Answers]:
+async def look(
+    open: Open, writes: Sequence[Write], session: AsyncClientSession | None = None
+) -> tuple[list[Change], Answers]:
     """Return what writes come to on the documents as they are. Raises Changed, ConflictError, AlreadyExistsError."""
     versions: dict[tuple[str, str], int] = {}
     locks: dict[str, str] = {}
@@ -221,7 +239,19 @@ async def pause() -> None:
     await asyncio.sleep(random.uniform(0.005, 0.05))  # noqa: S311 - no secret
 
 
-async def _insert(collection: Collection, fresh: Sequence[Document], session: Any = None) -> bool:
+async def _finish(session: AsyncClientSession) -> None:
+    """Commit, and ask again while the server cannot tell whether it did."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await session.commit_transaction()
+        except PyMongoError as error:
+            if not error.has_error_label("UnknownTransactionCommitResult") or time.monotonic() > end:
+                raise
+        await pause()
+
+
+async def _insert(collection: Collection, fresh: Sequence[Document], session: AsyncClientSession | None = None) -> bool:
     """Insert documents; False when some of them were there."""
     try:
         await collection.insert_many(fresh, ordered=False, session=session)

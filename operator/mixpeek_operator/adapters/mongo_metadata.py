@@ -20,22 +20,12 @@ from typing import Any
 import pymongo
 from bson.errors import BSONError
 from pymongo import ASCENDING, AsyncMongoClient, DeleteOne, ReturnDocument
-from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from mixpeek_operator.adapters._mongo_commits import (
-    FREE,
-    PATIENCE_S,
-    Answers,
-    Changed,
-    Collection,
-    Commits,
-    pause,
-    write_all,
-)
+from mixpeek_operator.adapters._mongo_commits import FREE, PATIENCE_S, Collection, Commits, pause
 from mixpeek_operator.adapters._mongo_errors import translate
 from mixpeek_operator.adapters._mongo_records import (
     Document,
@@ -215,9 +205,9 @@ class MongoMetadata:
             for table in {write.table for write in writes}:
                 await self._table(table)
             if self._transactional:
-                return await self._commits.retry(self._transact, writes)
+                return await self._commits.retry(self._commits.by_server, writes)
             # A caller that is cancelled must not leave locks behind.
-            return await asyncio.shield(self._commits.retry(self._commits.run, writes))
+            return await asyncio.shield(self._commits.retry(self._commits.by_locks, writes))
 
     async def claim(
         self, table: str, *, states: Sequence[str], owner: str, lease_s: float, now: float
@@ -370,34 +360,6 @@ class MongoMetadata:
         if not await self._commits.settle(lock, table):
             if time.monotonic() > end:
                 raise UnavailableError(f"{table} is locked by another writer; try again")
-            await pause()
-
-    async def _transact(self, writes: Sequence[Write]) -> Answers:
-        """Do all writes or none in a transaction of the server. Raises Changed.
-
-        pymongo's own `with_transaction` would try for two minutes, or wait as long for a server that is away as for
-        other writers.
-        """
-        await self._client.is_primary
-        async with self._client.start_session() as session:
-            await session.start_transaction(**_SETTINGS)
-            try:
-                answers = await write_all(self._table, writes, self._number, session)
-                await self._commit(session)
-            except PyMongoError as error:
-                if error.has_error_label("TransientTransactionError"):
-                    raise Changed from error
-                raise
-            return answers
-
-    async def _commit(self, session: AsyncClientSession) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                return await session.commit_transaction()
-            except PyMongoError as error:
-                if not error.has_error_label("UnknownTransactionCommitResult") or time.monotonic() > end:
-                    raise
             await pause()
 
     async def _sweep(self) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from mixpeek_operator import __version__
 from mixpeek_operator.api import auth, errors, openapi, routes
-from mixpeek_operator.api.middleware import BodyLimits, HttpMetrics, RequestLayer
+from mixpeek_operator.api.middleware import AccessLog, BodyLimits, HttpMetrics, RequestLayer
 from mixpeek_operator.api.responses import Json
 from mixpeek_operator.api.routing import Direct, Routes
 from mixpeek_operator.api.services import Services
@@ -31,6 +31,10 @@ class Api(FastAPI):
     """A FastAPI that calls `direct` routes before its own layers, which cost more than a search adds to its store."""
 
     direct: Sequence[tuple[Direct, RequestLayer]] = ()
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.access = AccessLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         for route, layer in self.direct:
@@ -76,7 +80,7 @@ def create_app(services: Services, settings: Settings) -> Api:
             ("/v1/blobs/", settings.max_upload_bytes),
         ),
     )
-    layer = partial(RequestLayer, limits=limits, metrics=HttpMetrics(services.metrics))
+    layer = partial(RequestLayer, limits=limits, metrics=HttpMetrics(services.metrics), log=app.access)
     app.add_middleware(layer)
     app.direct = [(route, layer(route.app)) for route in found if isinstance(route, Direct)]
     return app

@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -19,11 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mixpeek_operator.api.errors import answer, unexpected
 from mixpeek_operator.core import ids
 from mixpeek_operator.core.errors import MixpeekError, TooLargeError
+from mixpeek_operator.core.logging import together
 
 _log = structlog.get_logger("mixpeek_operator.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 _QUIET = ("/v1/health", "/metrics")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_GATHER_S = 0.05
+"""Longest time that a line of the access log waits to be written; the most of it that a killed process loses."""
 _DRAIN_BYTES = 256 * 1024 * 1024
 _DRAIN_S = 30.0
 _GONE = 499
@@ -67,11 +71,33 @@ class HttpMetrics:
         pair[1].observe(seconds)
 
 
+class AccessLog:
+    """A line for every request that was answered, the lines of a moment written at once, behind the answers."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, dict[str, Any]]] = []
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Take a line, to be written soon."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_GATHER_S, self.flush)
+        self._waiting.append((time.time(), line))
+
+    def flush(self) -> None:
+        """Write what waits; for whoever ends the server."""
+        lines, self._waiting = self._waiting, []
+        with together():
+            for at, line in lines:
+                log = _log.debug if line["path"].startswith(_QUIET) else _log.info
+                log("answered", timestamp=datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"), **line)
+
+
 class RequestLayer:
     """What is around every route."""
 
-    def __init__(self, app: ASGIApp, *, limits: BodyLimits, metrics: HttpMetrics) -> None:
+    def __init__(self, app: ASGIApp, *, limits: BodyLimits, metrics: HttpMetrics, log: AccessLog) -> None:
         self._app = app
+        self._log = log
         self._ids = ids.Stream("req")
         self._limits = limits
         self._metrics = metrics
@@ -118,29 +144,24 @@ class RequestLayer:
             await reply(scope, receive, sending)
         finally:
             self._metrics.running.dec()
-            seconds = time.perf_counter() - started
-            try:
-                # uvloop sends what was written at the end of its turn: logged in the next, no answer waits for its log.
-                await asyncio.sleep(0)
-            finally:
-                self._finish(scope, status, seconds)
+            self._finish(scope, status, time.perf_counter() - started)
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "unmatched"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.observe(method, route, status, seconds)
-        log = _log.debug if scope["path"].startswith(_QUIET) else _log.info
         principal = scope.get("principal")
-        log(
-            "answered",
-            request_id=scope["request_id"],
-            method=scope["method"],
-            path=_shown_path(scope["path"]),
-            route=route,
-            status=status,
-            duration_ms=round(seconds * 1000, 3),
-            organization=getattr(principal, "organization", None),
-            key_id=getattr(principal, "key_id", None),
+        self._log.add(
+            {
+                "request_id": scope["request_id"],
+                "method": scope["method"],
+                "path": _shown_path(scope["path"]),
+                "route": route,
+                "status": status,
+                "duration_ms": round(seconds * 1000, 3),
+                "organization": getattr(principal, "organization", None),
+                "key_id": getattr(principal, "key_id", None),
+            }
         )
 
 

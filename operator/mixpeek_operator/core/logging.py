@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+import threading
+from collections.abc import Iterator, MutableMapping
 from functools import lru_cache
 from typing import Any, TextIO
 
@@ -31,7 +33,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.MaybeTimeStamper(fmt="iso", utc=True),
     ]
     last: Any = (
         structlog.dev.ConsoleRenderer(colors=target.isatty()) if console else structlog.processors.JSONRenderer(_dumps)
@@ -41,7 +43,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        logger_factory=Lines(target),
         cache_logger_on_first_use=stream is None,
     )
     handler = logging.StreamHandler(target)
@@ -56,6 +58,47 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     root.setLevel(max(number, logging.INFO) if number > logging.DEBUG else number)
     for noisy in ("httpx", "httpcore", "uvicorn.access", "watchfiles"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class Lines:
+    """Where lines go, as structlog's logger and the factory of it; those of several threads do not mix."""
+
+    def __init__(self, target: TextIO) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._held: list[str] | None = None
+
+    def __call__(self, *_: Any) -> Lines:
+        return self
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        with self._lock:
+            if self._held is None:
+                print(line, file=self._target, flush=True)
+            else:
+                self._held.append(line)
+
+    debug = info = warning = error = critical = exception = msg
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the lines of the block at its end, at once."""
+        with self._lock:
+            self._held = []
+        try:
+            yield
+        finally:
+            with self._lock:
+                lines, self._held = self._held, None
+                if lines:
+                    print("\n".join(lines), file=self._target, flush=True)
+
+
+def together() -> contextlib.AbstractContextManager[None]:
+    """Write what is logged in the block at its end, at once: to write a line takes as long as to make two."""
+    lines = structlog.get_config()["logger_factory"]
+    return lines.together() if isinstance(lines, Lines) else contextlib.nullcontext()
 
 
 def hide_secrets(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -36,6 +36,30 @@ def test_every_line_is_json(stream: io.StringIO) -> None:
     assert (second["event"], second["logger"], second["level"]) == ("careful with that", "theirs", "warning")
 
 
+class _Written(io.StringIO):
+    """Counts how often it is written through."""
+
+    times = 0
+
+    def flush(self) -> None:
+        self.times += 1
+
+
+def test_what_is_logged_together_is_written_at_once_and_in_order(stream: io.StringIO) -> None:
+    target = _Written()
+    logging.configure("info", "json", target)
+    log = structlog.get_logger("ours")
+    log.info("before")
+    with pytest.raises(ZeroDivisionError), logging.together():
+        log.info("one")
+        log.info("two")
+        assert "one" not in target.getvalue()
+        raise ZeroDivisionError
+    log.info("after")
+    assert [orjson.loads(line)["event"] for line in target.getvalue().splitlines()] == ["before", "one", "two", "after"]
+    assert target.times == 3
+
+
 @pytest.mark.parametrize("format", ["json", "console"])
 def test_secrets_are_hidden_wherever_they_stand(stream: io.StringIO, format: str) -> None:
     logging.configure("debug", format, stream)
