@@ -64,11 +64,8 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield lambda: SqliteMetadata(tmp_path / "metadata.db")
         return
     uri = request.getfixturevalue("mongo_uri")
-    name = f"test_{uuid.uuid4().hex}"
-    yield lambda: MongoMetadata(in_database(uri, name))
-    client: AsyncMongoClient[Any] = AsyncMongoClient(uri)
-    await client.drop_database(name)
-    await client.close()
+    async with database(uri) as own:
+        yield lambda: MongoMetadata(own)
 
 
 @pytest.fixture
@@ -76,6 +73,16 @@ async def store(opened: Open) -> AsyncIterator[MetadataStore]:
     made = opened()
     yield made
     await made.close()
+
+
+@contextlib.asynccontextmanager
+async def database(uri: str) -> AsyncIterator[str]:
+    """The URI of a database of one test, which is gone afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield in_database(uri, name)
+    client: AsyncMongoClient[Any] = AsyncMongoClient(uri)
+    await client.drop_database(name)
+    await client.close()
 
 
 def in_database(uri: str, name: str) -> str:
@@ -376,26 +383,27 @@ async def test_a_transaction_may_write_a_record_twice(store: MetadataStore) -> N
     assert {record.id: record.body for record in await store.find("t", "n")} == {"old": {"new": True}, "1": {"x": 2}}
 
 
-# SQLite's own.
-
 WRITER = """
     import asyncio, sys
     sys.path[:0] = {paths!r}
     from pathlib import Path
+    from mixpeek_operator.adapters.mongo_metadata import MongoMetadata
     from mixpeek_operator.adapters.sqlite_metadata import SqliteMetadata
+    from mixpeek_operator.ports.metadata import Write
     async def main():
-        store = SqliteMetadata(Path({path!r}))
+        store = {store}
         n = 0
         while True:
-            await store.put("t", "n", str(n), {{"n": n}})
+            await store.transact([Write(table, "n", str(n), {{"n": n}}) for table in "tu"])
             n += 1
             print(n, flush=True)
     asyncio.run(main())
 """
 
 
-def write_until_killed(path: Path, acknowledged: int) -> int:
-    code = textwrap.dedent(WRITER.format(paths=[p for p in sys.path if p], path=str(path)))
+def write_until_killed(store: str, acknowledged: int) -> int:
+    """Return how many pairs of records were written to a store, given as the code that opens it, before `kill -9`."""
+    code = textwrap.dedent(WRITER.format(paths=[p for p in sys.path if p], store=store))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(acknowledged)]
@@ -406,10 +414,15 @@ def write_until_killed(path: Path, acknowledged: int) -> int:
     return int(next(line for line in reversed(lines) if line.endswith("\n")))
 
 
+# SQLite's own.
+
+
 async def test_sqlite_loses_nothing_acknowledged_to_kill_9(tmp_path: Path) -> None:
-    written = write_until_killed(tmp_path / "m.db", 200)
-    store = SqliteMetadata(tmp_path / "m.db")
+    path = tmp_path / "m.db"
+    written = write_until_killed(f"SqliteMetadata(Path({str(path)!r}))", 200)
+    store = SqliteMetadata(path)
     assert await store.count("t", "n") in (written, written + 1)
+    assert await store.count("u", "n") == await store.count("t", "n")
     await store.close()
 
 
@@ -477,6 +490,18 @@ async def test_mongo_loses_nothing_acknowledged_to_kill_9_and_comes_back(server:
     await store.close()
 
 
+async def test_a_process_killed_within_a_transaction_leaves_whole_ones(mongo_uri: str) -> None:
+    for acknowledged in (1, 7, 20):
+        async with database(mongo_uri) as uri:
+            written = write_until_killed(f"MongoMetadata({uri!r})", acknowledged)
+            store = MongoMetadata(uri)
+            pairs = [[await store.get(table, "n", str(n)) for table in "tu"] for n in range(written + 2)]
+            await store.close()
+        assert all(one == other for one, other in pairs)
+        assert all(one is not None for one, _ in pairs[:written])
+        assert pairs[-1] == [None, None]
+
+
 async def test_what_a_dead_process_left_half_done_is_finished_or_undone(server: Program) -> None:
     uri = f"mongodb://127.0.0.1:{server.port}/"
     outcomes = set()
@@ -536,4 +561,5 @@ def test_every_mongo_error_is_ours_at_the_edge() -> None:
         made = kind.__new__(kind)
         Exception.__init__(made, "it failed")
         made.__dict__.update({"_OperationFailure__code": 1, "_OperationFailure__details": {}, "_message": "it failed"})
+        made.__dict__["_error_labels"] = set()
         assert isinstance(_mongo_errors.translate(made, "host"), MixpeekError)
