@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+import warnings
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from tests.servers.replica_set import Document, Drops, Hangs, ReplicaSet, failure, replica_set
 
-from mixpeek_operator.adapters import _mongo_commits, mongo_metadata
+from mixpeek_operator.adapters import _mongo_commits
 from mixpeek_operator.adapters.mongo_metadata import MongoMetadata
 from mixpeek_operator.core.errors import AlreadyExistsError, ConflictError, InternalError, UnavailableError
 from mixpeek_operator.ports.metadata import Write
@@ -17,6 +19,19 @@ TRANSIENT, UNKNOWN = "TransientTransactionError", "UnknownTransactionCommitResul
 WRITE_CONCERN_TIMEOUT, SHUTDOWN, WRITE_CONFLICT = 64, 91, 112
 TAKEN = {"index": 0, "code": _mongo_commits.DUPLICATE, "errmsg": "it exists"}
 WRITES = [Write("t", "n", "1", {"x": 2}), Write("u", "n", "2", {"y": 1}, 0)]
+
+
+# pymongo drops a socket that is still connecting when its client is closed; nothing of ours can close it.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sockets_of_closed_clients() -> Iterator[None]:
+    """Collect them here, so that no later test is blamed."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
@@ -168,10 +183,7 @@ async def test_locks_of_a_process_that_took_the_server_for_a_standalone_are_sett
         ("commitTransaction", failure(WRITE_CONFLICT, TRANSIENT)),
         ("commitTransaction", failure(WRITE_CONCERN_TIMEOUT, UNKNOWN)),
         ("update", {"ok": 1, "n": 0, "nModified": 0}),
-        (
-            "insert",
-            {"ok": 1, "n": 0, "writeErrors": [{"index": 0, "code": _mongo_commits.DUPLICATE, "errmsg": "taken"}]},
-        ),
+        ("insert", {"ok": 1, "n": 0, "writeErrors": [TAKEN]}),
     ],
 )
 async def test_it_gives_up_with_our_own_error(
@@ -181,14 +193,12 @@ async def test_it_gives_up_with_our_own_error(
     server.script[command] = [reply] * 500
     with pytest.raises(UnavailableError):
         await store.transact(WRITES)
-    assert len(server.sent(command)) > 1
     assert bodies(server) == BEFORE
 
 
 async def test_a_server_that_is_away_is_not_waited_for_as_a_conflict_is(
     server: ReplicaSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mongo_metadata, "_AWAY_MS", 200)
     monkeypatch.setattr(_mongo_commits, "PATIENCE_S", 600)
     store = MongoMetadata(f"mongodb://{server.address}/")
     hangs = Hangs()
@@ -203,4 +213,7 @@ async def test_a_server_that_is_away_is_not_waited_for_as_a_conflict_is(
         with pytest.raises(UnavailableError, match=server.address):
             await task
     assert bodies(server) == BEFORE
+    server.away = False
+    await store.transact(WRITES)
+    assert bodies(server) == AFTER
     await store.close()
