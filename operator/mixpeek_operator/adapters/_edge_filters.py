@@ -65,6 +65,15 @@ def compile_filter(filter: Filter | None, arrays: Set[str] = frozenset()) -> Edg
             return EdgeFilter(edge.Filter(), False) if condition is None else EdgeFilter(condition, True)
 
 
+def is_exact(filter: Filter) -> bool:
+    """Return whether `compile_filter` of it is exact; what most filters are made of is not compiled for that."""
+    if isinstance(filter, And):
+        return all(map(is_exact, filter.parts))
+    if isinstance(filter, Compare) and filter.operator is Operator.EQ and type(filter.value) is str:
+        return not filter.case_insensitive and path_keys(filter.field) is not None
+    return compile_filter(filter).exact
+
+
 def _compare(condition: Compare, arrays: Set[str]) -> edge.Filter | None:
     operator, value = condition.operator, condition.value
     paths = edge_paths(condition.field, arrays)

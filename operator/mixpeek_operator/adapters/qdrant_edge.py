@@ -273,7 +273,7 @@ class QdrantEdgeVectors:
         return counted[:limit]
 
     def can_push_down(self, filter: Filter) -> bool:
-        return _edge_filters.compile_filter(filter).exact
+        return _edge_filters.is_exact(filter)
 
     async def snapshot(self, collection: str, target: Path) -> None:
         async with self._lock(collection):

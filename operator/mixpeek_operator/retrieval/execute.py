@@ -66,8 +66,6 @@ class Execution:
         self.order = Order()
         self.statistics: dict[str, dict[str, Any]] = {}
         self.degraded: list[dict[str, Any]] = []
-        self.asked: dict[str, Any] = {}
-        """What the history tells of the request: inputs, session_id, user_id."""
         self.recorded = True
         self._filter = filter
         self._outputs = outputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -75,13 +76,21 @@ class Trail:
 
     def __init__(self, stamp: str, inputs: Mapping[str, Any], filter: Filter | None) -> None:
         self._inputs = inputs
-        self._base = digest([__version__, stamp, to_wire(filter)])
-        self._at: str | None = self._base
+        self._stamp = stamp
+        self._filter = filter
+        self._begun = False
+        self._at: str | None = None
         self._passed: list[Sequence[Step]] = []
+
+    @cached_property
+    def _base(self) -> str:
+        return digest([__version__, self._stamp, to_wire(self._filter)])
 
     @property
     def at(self) -> str | None:
         """The trail so far; what was passed by is taken into it only when somebody asks."""
+        if not self._begun:
+            self._begun, self._at = True, self._base
         for steps in self._passed:
             if self._at is not None and all(step.rule.repeatable for step in steps):
                 self._at = digest([self._after(step, self._at) for step in steps])
@@ -109,7 +118,7 @@ class Trail:
     def lose(self) -> None:
         """Something happened that another execution may not see."""
         self._passed.clear()
-        self._at = None
+        self._begun, self._at = True, None
 
     def _after(self, step: Step, at: str) -> str:
         names = step.rule.inputs

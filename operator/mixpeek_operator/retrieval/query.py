@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -23,10 +24,10 @@ class Asked(dict[str, Any]):
     Nobody changes it, and stages get inputs of their own; see Query.own.
     """
 
-    def __init__(self, raw: bytes, body: Mapping[str, Any]) -> None:
-        super().__init__(body)
-        self.raw = raw
-        self.query: Query | None = None
+    query: Query | None = None
+
+
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ class Query:
         return bool(self.request.get("skip_cache"))
 
     @property
+    def user_id(self) -> str | None:
+        """Who asks, when the request says so."""
+        user = self.request.get("user_id")
+        return user if isinstance(user, str) else None
+
+    @property
     def links(self) -> bool:
         """Whether links to files are asked for."""
         return bool(self.request.get("return_presigned_urls") or self.request.get("return_urls"))
@@ -59,7 +66,7 @@ class Query:
         """The same with inputs that no other execution has."""
         if not isinstance(self.request, Asked):
             return self
-        return replace(self, inputs=self.pipeline.inputs.check(orjson.loads(self.request.raw).get("inputs")))
+        return replace(self, inputs={name: _copied(value) for name, value in self.inputs.items()})
 
     def key(self, stamp: str) -> str:
         """What the answer depends on: equal keys, equal answers. `stamp` is that of the retriever and what it reads."""
@@ -99,3 +106,9 @@ class Query:
         if not retriever.id:
             parts += [list(retriever.stages), list(retriever.collection_ids)]
         return pagination.query_hash(parts)
+
+
+def _copied(value: Any) -> Any:
+    if type(value) is list and _SCALARS.issuperset(map(type, value)):
+        return value.copy()
+    return deepcopy(value)

@@ -304,10 +304,7 @@ class Retrieval:
         reading = dependencies or self._dependencies(pipeline.namespace)
         execution = self._begin(query, stamp, reading, depth=0, watch=watch)
         execution.recorded = recorded
-        execution.asked = wire.asked_of(query)
-        if counted:
-            execution.asked["answer_cache"] = "miss"
-        execution.context.user_id = execution.asked.get("user_id")
+        execution.context.user_id = query.user_id
         try:
             resumed = await pager.resume()
             if resumed is None:
@@ -323,11 +320,11 @@ class Retrieval:
         except Exception as failure:
             error = await self._explained(failure, pipeline.namespace)
             told = str(error) if isinstance(error, MixpeekError) else "internal error"
-            self._record(execution, "failed", query.inputs, 0, told)
+            self._record(execution, query, "failed", 0, told, counted)
             if error is failure:
                 raise
             raise error from failure
-        self._record(execution, execution.status, query.inputs, len(documents), None)
+        self._record(execution, query, execution.status, len(documents), None, counted)
         return execution, wire.answer_of(execution, documents, info)
 
     def _found(self, query: Query, kept: Kept, ttl_s: float, etag: str, began: float) -> Answer:
@@ -335,8 +332,7 @@ class Retrieval:
         id = self._ids.next()
         now, elapsed_ms = self._clock.now(), (self._clock.monotonic() - began) * 1000
         retriever = query.pipeline.retriever
-        asked = wire.asked_of(query)
-        record = partial(wire.record_of_hit, id, retriever, kept.facts, asked, now, elapsed_ms)
+        record = partial(wire.record_of_hit, id, retriever, kept.facts, query, now, elapsed_ms)
         self.history.add(query.pipeline.namespace.id, id, record)
         age_s = max(0.0, now.timestamp() - kept.at)
         return Answer(id, wire.whole(id, kept.body, kept.at), _etag(etag, kept), ttl_s, kept.at, age_s)
@@ -461,11 +457,20 @@ class Retrieval:
         return Execution(self._ids.next(), pipeline, context, query.filter, outputs=outputs, stamp=stamp, watch=watch)
 
     def _record(
-        self, execution: Execution, status: str, inputs: Mapping[str, Any], returned: int, error: str | None
+        self, execution: Execution, query: Query, status: str, returned: int, error: str | None, counted: bool
     ) -> None:
-        if execution.recorded:
-            record = wire.record_of(execution, status, inputs, returned, error, self._clock.now())
-            self.history.add(execution.pipeline.namespace.id, execution.id, lambda: record)
+        """Have it in the history, `counted` as a miss of the answers' cache."""
+        if not execution.recorded:
+            return
+        now, elapsed_ms = self._clock.now(), execution.elapsed_ms()
+        # The record is made behind the answer; until then the documents need not stay.
+        execution.documents = []
+
+        def record() -> Mapping[str, Any]:
+            made = wire.record_of(execution, query, status, returned, error, now, elapsed_ms)
+            return {**made, "answer_cache": "miss"} if counted else made
+
+        self.history.add(query.pipeline.namespace.id, execution.id, record)
 
     # -- pipelines
 

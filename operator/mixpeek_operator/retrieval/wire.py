@@ -69,10 +69,10 @@ def whole(execution_id: str, body: bytes, cached_at: float | None) -> bytes:
 
 
 def record_of(
-    execution: Execution, status: str, inputs: Mapping[str, Any], returned: int, error: str | None, now: datetime
+    execution: Execution, query: Query, status: str, returned: int, error: str | None, now: datetime, elapsed_ms: float
 ) -> dict[str, Any]:
     """Return an execution as the history keeps it; `now` is its end."""
-    elapsed_ms = round(execution.elapsed_ms(), 3)
+    elapsed_ms = round(elapsed_ms, 3)
     stages = execution.statistics
     hits = sum(entry["cache_hit"] for entry in stages.values())
     record: dict[str, Any] = {
@@ -85,13 +85,13 @@ def record_of(
         "total_processed": execution.processed,
         "total_returned": returned,
         "cache_hit_rate": round(hits / len(stages), 6) if stages else 0.0,
-        "query_summary": _summary(inputs),
+        "query_summary": _summary(query.inputs),
         "documents": [],
         "documents_retained": False,
         "stages_completed": len(stages),
         "total_stages": execution.pipeline.stage_count,
         **_account(execution, elapsed_ms),
-        **execution.asked,
+        **asked_of(query),
         "signals": execution.told.signals,
     }
     if error is not None:
@@ -100,7 +100,7 @@ def record_of(
 
 
 def record_of_hit(
-    execution_id: str, retriever: RetrieverInfo, facts: Mapping[str, Any], asked: Mapping[str, Any], now: datetime,
+    execution_id: str, retriever: RetrieverInfo, facts: Mapping[str, Any], query: Query, now: datetime,
     elapsed_ms: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Return an execution that found its answer kept, as the history keeps it."""
@@ -120,7 +120,7 @@ def record_of_hit(
         "stages_completed": 0,
         "stage_statistics": {"stages": {}, "total_time_ms": elapsed_ms, "credits_used": 0.0},
         "budget": {"credits_used": 0.0, "time_elapsed_ms": elapsed_ms},
-        **asked,
+        **asked_of(query),
         "answer_cache": "hit",
         "signals": [],
     }

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mixpeek_operator.adapters import _edge_reads
+from mixpeek_operator.adapters import _edge_filters, _edge_reads
 from mixpeek_operator.adapters.qdrant_edge import QdrantEdgeVectors
-from mixpeek_operator.core.filters import Filter, all_of, equals, matches
+from mixpeek_operator.core.filters import And, Compare, Filter, Not, Operator, Or, all_of, equals, matches
 from mixpeek_operator.ports.vectors import Point, Search, VectorParams
 
 NAME = "ns_0123456789"
@@ -27,6 +27,27 @@ WRITES = st.one_of(
     st.tuples(st.just("reopen"), st.none()),
 )
 FILTERS = [equals("f", "a"), equals("f", "b"), equals("g", "x"), all_of(equals("f", "a"), equals("g", "y"))]
+
+
+CONDITIONS = st.builds(
+    Compare,
+    st.sampled_from(["f", "a.b", "", "a..b", "a[]", 'a"b', "0"]),
+    st.sampled_from(list(Operator)),
+    st.sampled_from(["a", "", 1, True, None, 10**400, ["a", 1], ["a", {}], {"lat": 1, "lon": 2}]),
+    st.booleans(),
+)
+TREES = st.recursive(
+    CONDITIONS,
+    lambda inner: st.builds(
+        lambda join, parts: join(tuple(parts)), st.sampled_from([And, Or, Not]), st.lists(inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(TREES)
+def test_what_edge_can_evaluate_whole_is_known_without_compiling(tree: Filter) -> None:
+    assert _edge_filters.is_exact(tree) is _edge_filters.compile_filter(tree).exact
 
 
 def pid(n: int) -> str:

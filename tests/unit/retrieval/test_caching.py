@@ -13,6 +13,7 @@ from tests.unit.retrieval.conftest import World
 from mixpeek_operator.adapters.redis_cache import RedisCache
 from mixpeek_operator.core.errors import NotFoundError, SpecError, UnavailableError
 from mixpeek_operator.core.listing import ListQuery
+from mixpeek_operator.retrieval.query import Asked
 from mixpeek_operator.retrieval.registry import StageRegistry
 from mixpeek_operator.retrieval.wire import Answer
 
@@ -42,6 +43,35 @@ async def ask(world: World, name: str = "r", **request: Any) -> Answer:
 def body(answer: Answer) -> dict[str, Any]:
     found: dict[str, Any] = orjson.loads(answer.body)
     return found
+
+
+async def test_a_body_that_comes_again_is_another_query_of_another_retriever(world: World) -> None:
+    world.declare([search(), stage("limit", limit=1)], inputs=INPUTS)
+    world.declare([search(), stage("limit", limit=2)], name="two", inputs=INPUTS)
+    again = Asked({"inputs": {"query": "red shoe"}})
+
+    async def count(name: str) -> tuple[int, bool]:
+        answer = await world.retrieval.answer(world.scope, name, again)
+        return len(body(answer)["documents"]), answer.cached_at is not None
+
+    assert [await count(name) for name in ("r", "two", "r", "two")] == [(1, False), (2, False), (1, True), (2, True)]
+    world.declare([search(), stage("limit", limit=3)], inputs=INPUTS)
+    assert await count("r") == (3, False)
+
+
+async def test_executions_of_one_body_share_no_input(world: World) -> None:
+    world.declare([search()], inputs=INPUTS, cache={"enabled": False})
+    inputs = {"query": "red shoe", "vector": [0.5, 1], "deep": {"list": [{"a": 1}]}, "mixed": ["x", [1]]}
+    again = Asked({"inputs": inputs})
+    await world.retrieval.answer(world.scope, "r", again)
+    query = again.query
+    assert query is not None
+    own = query.own().inputs
+    assert own == query.inputs == inputs
+    own["vector"].append(2)
+    own["deep"]["list"][0]["a"] = 2
+    own["mixed"][1].append(2)
+    assert query.inputs == {"query": "red shoe", "vector": [0.5, 1], "deep": {"list": [{"a": 1}]}, "mixed": ["x", [1]]}
 
 
 async def test_an_equal_request_is_answered_with_what_is_kept(world: World) -> None:

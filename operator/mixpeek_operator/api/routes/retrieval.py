@@ -145,7 +145,7 @@ async def _asked(request: Request) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _remembered(raw: bytes) -> Asked:
-    return Asked(raw, bodies.object_of(bodies.decoded(raw)))
+    return Asked(bodies.object_of(bodies.decoded(raw)))
 
 
 def _answered(request: Request, answer: Answer) -> Response:
