@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -18,6 +18,7 @@ from mixpeek_operator.retrieval import pagination
 TABLE: Final = "executions"
 _QUEUE: Final = 10_000
 _BATCH: Final = 1000
+_AT_ONCE: Final = 20
 _GATHER_S: Final = 0.25
 """Longest time a record waits to be written; the most history that a killed process loses."""
 
@@ -103,9 +104,7 @@ class History:
             while len(taken) < _BATCH and not self._queue.empty():
                 taken.append(self._queue.get_nowait())
             try:
-                await self._metadata.transact(
-                    [Write(TABLE, namespace_id, id, made(), if_version=0) for namespace_id, id, made in taken]
-                )
+                await self._metadata.transact([write async for write in _made(taken)])
             except MixpeekError as error:
                 # History is not worth failing a search for; the store's own health check reports the outage.
                 _log.warning("execution_history_not_written", count=len(taken), reason=error.message)
@@ -117,3 +116,11 @@ class History:
                 # Not wait_for: before Python 3.12 it can swallow the cancellation of `close`.
                 async with asyncio.timeout(_GATHER_S):
                     await self._wanted.wait()
+
+
+async def _made(taken: Sequence[tuple[str, str, Made]]) -> AsyncIterator[Write]:
+    """Make the records, a few at a time: requests wait for all that is done at once."""
+    for number, (namespace_id, id, made) in enumerate(taken):
+        if number % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield Write(TABLE, namespace_id, id, made(), if_version=0)
