@@ -10,6 +10,8 @@ from functools import lru_cache
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = tuple(low + high for high, low in itertools.product(_ALPHABET, repeat=2))
+_LETTERS = bytes(ord(_ALPHABET[byte % 36]) for byte in range(256))
+"""A letter for every byte, four of them for one byte more than the others."""
 _POINT_SPACE = uuid.UUID("6f3f0d4e-2f0b-5d55-9a53-0c7f6c0a5b11")
 
 
@@ -29,7 +31,7 @@ class Stream:
     """Ids as `random` makes them, for what comes with every request.
 
     The machine gives one secret, which is then counted and hashed: to ask the machine lets other threads have the
-    interpreter, and to get it back takes longer than much that a request does.
+    interpreter, and to get it back takes longer than much that a request does. `length` is 32 at most.
     """
 
     def __init__(self, prefix: str, length: int = 16) -> None:
@@ -41,7 +43,7 @@ class Stream:
     def next(self) -> str:
         """Return the next id."""
         digest = hashlib.sha256(self._secret + next(self._count).to_bytes(8, "big")).digest()
-        return f"{self._prefix}_{_base36(int.from_bytes(digest[:16], 'big'), self._length)}"
+        return f"{self._prefix}_{digest[: self._length].translate(_LETTERS).decode('ascii')}"
 
 
 @lru_cache(maxsize=8192)
