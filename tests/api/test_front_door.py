@@ -15,9 +15,10 @@ import httpx
 import mixpeek
 import orjson
 import pytest
-from fastapi import Depends
+from fastapi import Depends, Request
 from openapi_spec_validator import validate as validate_openapi
 from prometheus_client import CollectorRegistry
+from starlette.requests import ClientDisconnect
 
 from mixpeek_operator.api import auth, bodies, lists
 from mixpeek_operator.api.app import create_app
@@ -331,6 +332,23 @@ async def test_the_openapi_document_is_valid_and_complete(toy: Any) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     listed = document["paths"]["/v1/toys/list"]["post"]["parameters"]
     assert {"X-Namespace", "limit", "cursor"} <= {item["name"] for item in listed}
+
+
+async def test_a_body_in_pieces_is_read_whole_and_a_client_that_leaves_is_told() -> None:
+    pieces: list[Any] = [
+        {"type": "http.request", "body": b"on", "more_body": True},
+        {"type": "http.request", "more_body": True},
+        {"type": "http.request", "body": b"e"},
+        {"type": "http.request", "body": b"tw", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> Any:
+        return pieces.pop(0)
+
+    assert await bodies.raw(Request({"type": "http"}, receive)) == b"one"
+    with pytest.raises(ClientDisconnect):
+        await bodies.raw(Request({"type": "http"}, receive))
 
 
 class _Awaited(io.StringIO):

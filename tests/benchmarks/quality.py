@@ -29,6 +29,7 @@ SPARSE = "mixpeek://text_extractor@v1/text_sparse_embedding"
 MODEL = "all-MiniLM-L6-v2"
 DEPTH = 100
 SHOWN = (("10", "ndcg"), ("100", "recall"), ("100", "mrr"), ("100", "map"))
+_PROMISED = (("10", "ndcg"), ("100", "recall"), ("100", "mrr"))
 _CLICKS = 5
 
 Ranking = Mapping[str, list[str]]
@@ -297,9 +298,9 @@ def _checks(
 ) -> list[Check]:
     gains = [
         ours["hybrid"][k][metric] - max(ours[part][k][metric] for part in ("dense", "sparse"))
-        for k, metric in (("10", "ndcg"), ("100", "recall"), ("100", "mrr"))
+        for k, metric in _PROMISED
     ]
-    apart = ours["sparse"]["10"]["ndcg"] - theirs["bm25s"]["10"]["ndcg"]
+    apart = [ours["sparse"][k][metric] - theirs["bm25s"][k][metric] for k, metric in _PROMISED]
     same = max(abs(ours[name][k][m] - own[name][k][m]) for name in ours for k, m in SHOWN)
     # Two texts whose similarities differ by less than rounding may stand in either order.
     ids = list(judged.texts)
@@ -315,7 +316,11 @@ def _checks(
             ", ".join(f"{gain:+.4f}" for gain in gains),
             min(gains) >= 0,
         ),
-        Check("sparse is as good as bm25s, within 0.01 (nDCG@10)", f"{apart:+.4f}", apart >= -0.01),
+        Check(
+            "sparse is as good as bm25s, within 0.01 (the same)",
+            ", ".join(f"{difference:+.4f}" for difference in apart),
+            min(apart) >= -0.01,
+        ),
         Check("dense is brute force (similarity at every place)", f"{worst:.1e} apart", worst < 1e-4),
         Check("our metrics are those of trec_eval", f"{same:.1e} apart", same < 1e-9),
     ]

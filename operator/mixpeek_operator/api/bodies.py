@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from mixpeek_operator.api.errors import from_pydantic, not_json
 from mixpeek_operator.core.errors import Place, Problem, SpecError
@@ -32,6 +33,18 @@ def too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+async def raw(request: Request) -> bytes:
+    """Return the body, for one that nobody has read: `Request.body` takes longer to be ready for more than that."""
+    parts: list[bytes] = []
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
 
 
 def _may_be_deep(raw: bytes) -> bool:

@@ -139,7 +139,7 @@ def _with_flags(request: Request, body: dict[str, Any]) -> dict[str, Any]:
 
 async def _asked(request: Request) -> dict[str, Any]:
     """The body, remembered unless it is large."""
-    raw = await request.body()
+    raw = await bodies.raw(request)
     return _remembered(raw) if len(raw) <= _MAX_REMEMBERED else bodies.object_of(bodies.decoded(raw))
 
 
