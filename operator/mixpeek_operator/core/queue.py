@@ -16,7 +16,7 @@ import structlog
 
 from mixpeek_operator.core import conditions
 from mixpeek_operator.core.index import ResourceIndex
-from mixpeek_operator.core.resource import Resource, ResourceKey
+from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Resource, ResourceKey
 from mixpeek_operator.core.visit import Again, Outcome
 from mixpeek_operator.ports.resources import ResourceStore
 
@@ -209,7 +209,8 @@ class Queue:
                 if resource is not None:
                     self._wake_targets(resource)
             if after is not None:
-                self.wake(after.key)
+                if before is None or not _adopted(before, after):
+                    self.wake(after.key)
             elif before is not None:
                 self._forget_timer(before.key)
                 self._failures.pop(before.key, None)
@@ -250,6 +251,18 @@ def _declared(resource: Resource) -> tuple[object, ...]:
         resource.deleting,
         metadata.annotations,
         metadata.finalizers,
+    )
+
+
+def _adopted(before: Resource, after: Resource) -> bool:
+    """Whether a visit has given it an id and our finalizer and nothing else changed; the visit goes on with both."""
+    old, new = before.metadata, after.metadata
+    given = {key: value for key, value in new.annotations.items() if key != ID_ANNOTATION or before.id}
+    return (
+        FINALIZER not in old.finalizers
+        and list(new.finalizers) == [*old.finalizers, FINALIZER]
+        and given == dict(old.annotations)
+        and (old.uid, old.generation, before.deleting) == (new.uid, new.generation, after.deleting)
     )
 
 
