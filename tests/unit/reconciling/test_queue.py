@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from tests.unit.reconciling.world import BASE, DENSE, SCOPE, World, condition
 
 from mixpeek_operator.core.queue import Queue
-from mixpeek_operator.core.resource import ResourceKey
+from mixpeek_operator.core.resource import FINALIZER, ID_ANNOTATION, Metadata, Resource, ResourceKey
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.core.visit import Again, Outcome
+from mixpeek_operator.ports.resources import Change
 
 
 async def test_declared_resources_become_ready_by_themselves(world: World) -> None:
@@ -158,6 +161,35 @@ async def test_one_visit_per_resource_and_so_many_at_once(world: World) -> None:
     assert not engine.overlapped
     assert engine.most == 3
     assert set(engine.visits) == set(keys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "visits"),
+    [
+        ([{"annotations": {ID_ANNOTATION: "ns_1"}, "finalizers": [FINALIZER]}], 1),
+        ([{"annotations": {"a": "b", ID_ANNOTATION: "ns_1"}, "finalizers": [FINALIZER]}], 2),
+        ([{"finalizers": [FINALIZER], "generation": 2}], 2),
+        # Taken away again: a visit has to give it back.
+        ([{"annotations": {ID_ANNOTATION: "ns_1"}, "finalizers": [FINALIZER]}, {"annotations": {}}], 2),
+        ([{"annotations": {ID_ANNOTATION: "ns_1"}, "finalizers": [FINALIZER]}, {"finalizers": []}], 2),
+        ([{"annotations": {ID_ANNOTATION: "ns_1"}}, {"annotations": {ID_ANNOTATION: "ns_2"}}], 3),
+    ],
+)
+async def test_what_a_visit_gives_a_resource_does_not_bring_it_back(
+    world: World, changes: list[dict[str, Any]], visits: int
+) -> None:
+    engine = Recorder()
+    queue = _queue(world, engine)
+    await queue.start()
+    resource = Resource("Namespace", Metadata("n", "acme", uid="u", resource_version=1), {"name": "n"})
+    world.index.apply(Change("ADDED", resource))
+    await queue.idle()
+    for number, change in enumerate(changes, start=2):
+        resource = replace(resource, metadata=replace(resource.metadata, resource_version=number, **change))
+        world.index.apply(Change("MODIFIED", resource))
+        await queue.idle()
+    await queue.stop()
+    assert len(engine.visits) == visits
 
 
 async def test_a_busy_organization_does_not_hold_up_another(world: World) -> None:
