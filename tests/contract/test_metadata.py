@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sqlite3
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import uuid
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from hypothesis import strategies as st
 from pymongo import AsyncMongoClient, errors
 from pymongo.asynchronous.pool import AsyncConnection
 from tests.servers import stores
+from tests.servers.mongo_sockets import UNCLOSED, sockets_of_closed_clients  # noqa: F401 - used by its name
 from tests.servers.process import Program
 
 from mixpeek_operator.adapters import _mongo_commits, _mongo_errors, _sqlite
@@ -35,17 +34,7 @@ from mixpeek_operator.ports.metadata import MetadataStore, Write
 
 Open = Callable[[], MetadataStore]
 
-# pymongo drops a socket that is still connecting when its client is closed; nothing of ours can close it.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sockets_of_closed_clients() -> Iterator[None]:
-    """Collect them here, so that no later test is blamed."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+pytestmark = UNCLOSED
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mixpeek_operator.api.errors import answer, unexpected
 from mixpeek_operator.core import ids
+from mixpeek_operator.core.clock import timestamp
 from mixpeek_operator.core.errors import MixpeekError, TooLargeError
 from mixpeek_operator.core.logging import together
 
@@ -89,7 +90,7 @@ class AccessLog:
         with together():
             for at, line in lines:
                 log = _log.debug if line["path"].startswith(_QUIET) else _log.info
-                log("answered", timestamp=datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"), **line)
+                log("answered", timestamp=timestamp(datetime.fromtimestamp(at, UTC)), **line)
 
 
 class RequestLayer:

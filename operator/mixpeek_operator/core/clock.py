@@ -22,3 +22,8 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a time as records hold it, in an order that is that of time: `2026-11-21T10:00:00.123456Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

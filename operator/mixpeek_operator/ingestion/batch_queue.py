@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import Directory
 from mixpeek_operator.core.errors import ConflictError
 from mixpeek_operator.core.scope import Scope
@@ -15,7 +15,6 @@ from mixpeek_operator.ingestion.batch_records import (
     progress_of,
     with_plan,
 )
-from mixpeek_operator.ingestion.records import timestamp
 from mixpeek_operator.ingestion.tasks import render_task, task_record, task_write
 from mixpeek_operator.ingestion.tiers import plan
 from mixpeek_operator.ports.metadata import MetadataStore, Write

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import BucketInfo, Directory
 from mixpeek_operator.core.errors import ConflictError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Compare, Operator, all_of, equals
@@ -27,7 +27,7 @@ from mixpeek_operator.ingestion.batch_records import (
     render_batch,
 )
 from mixpeek_operator.ingestion.objects import Objects
-from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
+from mixpeek_operator.ingestion.records import list_records, namespace_of, scan
 from mixpeek_operator.ingestion.tasks import OPEN, TaskStatus, cancel_batch
 from mixpeek_operator.ingestion.triggers import TriggerSources, triggered
 from mixpeek_operator.ports.metadata import MetadataStore, Record, Write

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import CollectionInfo, Directory
 from mixpeek_operator.core.errors import MixpeekError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import parse
@@ -20,7 +20,7 @@ from mixpeek_operator.ingestion.document_bodies import changes_of, created, limi
 from mixpeek_operator.ingestion.document_lists import count, list_groups, list_page, rendered, select, stream
 from mixpeek_operator.ingestion.lineage import RESERVED, render, user_fields
 from mixpeek_operator.ingestion.paths import MISSING, assign, resolve
-from mixpeek_operator.ingestion.records import namespace_of, timestamp
+from mixpeek_operator.ingestion.records import namespace_of
 from mixpeek_operator.ingestion.signatures import Signatures
 from mixpeek_operator.ingestion.statistics import FieldStatistics
 from mixpeek_operator.ports.vectors import Point, VectorStore, not_provisioned

@@ -8,10 +8,9 @@ from typing import Any
 
 import structlog
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.errors import ConflictError, MixpeekError
 from mixpeek_operator.ingestion.batch_records import BATCHES, progress_of
-from mixpeek_operator.ingestion.records import timestamp
 from mixpeek_operator.ingestion.tasks import OPEN, task_write
 from mixpeek_operator.ports.metadata import MetadataStore, Record, Write
 

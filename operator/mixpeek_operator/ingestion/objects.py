@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import BucketInfo, Directory
 from mixpeek_operator.core.errors import (
     AlreadyExistsError,
@@ -26,7 +26,7 @@ from mixpeek_operator.ingestion import aggregate as aggregation
 from mixpeek_operator.ingestion.blobs import BlobIntake, BlobRequest
 from mixpeek_operator.ingestion.derived import DerivedDocuments
 from mixpeek_operator.ingestion.object_records import OWN, Draft, identity_of, own_keys, policy_of, refusal, seal, split
-from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
+from mixpeek_operator.ingestion.records import list_records, namespace_of, scan
 from mixpeek_operator.ingestion.schema import validate
 from mixpeek_operator.ports.blobs import BlobStore
 from mixpeek_operator.ports.metadata import MetadataStore, Write

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from mixpeek_operator.core.errors import BadRequestError
@@ -15,11 +14,6 @@ from mixpeek_operator.ports.metadata import MetadataStore, Record
 
 _SCAN = 500
 _SORTED_SCAN = 2000
-
-
-def timestamp(moment: datetime) -> str:
-    """Return a time as records hold it: `2026-11-21T10:00:00.123456Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def namespace_of(scope: Scope) -> str:

@@ -14,12 +14,11 @@ import operator
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import CollectionInfo
 from mixpeek_operator.core.filters import equals
 from mixpeek_operator.core.ids import random
 from mixpeek_operator.extraction.embedders import TABLE, Embedders, Identities, record_id
-from mixpeek_operator.ingestion.records import timestamp
 from mixpeek_operator.ports.metadata import MetadataStore, Record, Write
 from mixpeek_operator.ports.vectors import VectorStore
 

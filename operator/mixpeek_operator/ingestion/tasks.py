@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.errors import ConflictError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Filter, all_of, equals
 from mixpeek_operator.core.ids import random
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
 from mixpeek_operator.core.shapes import TEXT, expect
-from mixpeek_operator.ingestion.records import list_records, timestamp
+from mixpeek_operator.ingestion.records import list_records
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 
 TABLE = "tasks"

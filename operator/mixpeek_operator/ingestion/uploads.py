@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import BucketInfo, Directory
 from mixpeek_operator.core.errors import ConflictError, MixpeekError, NotFoundError, Place, Problem, SpecError
 from mixpeek_operator.core.filters import all_of, equals
@@ -21,7 +21,7 @@ from mixpeek_operator.core.shapes import FLAG, OBJECT, TEXT, expect
 from mixpeek_operator.core.shapes import problems as shape_problems
 from mixpeek_operator.ingestion.content import kind_of
 from mixpeek_operator.ingestion.objects import Objects
-from mixpeek_operator.ingestion.records import list_records, namespace_of, scan, timestamp
+from mixpeek_operator.ingestion.records import list_records, namespace_of, scan
 from mixpeek_operator.ingestion.schema import validate
 from mixpeek_operator.ingestion.tasks import Tasks, TaskStatus
 from mixpeek_operator.ports.blobs import BlobInfo, BlobStore

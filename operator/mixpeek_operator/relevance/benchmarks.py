@@ -11,12 +11,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixpeek_operator.core import ids
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import Directory, RetrieverInfo
 from mixpeek_operator.core.errors import MixpeekError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Compare, Operator, Or, all_of, equals
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.ingestion.records import namespace_of, timestamp
+from mixpeek_operator.ingestion.records import namespace_of
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.relevance import alignment
 from mixpeek_operator.relevance.replay import Answer, Replayer

@@ -7,11 +7,11 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixpeek_operator.core import ids
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.errors import AlreadyExistsError, NotFoundError
 from mixpeek_operator.core.filters import equals
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.ingestion.records import namespace_of, timestamp
+from mixpeek_operator.ingestion.records import namespace_of
 from mixpeek_operator.ports.metadata import MetadataStore, Record
 
 TABLE: Final = "datasets"

@@ -12,12 +12,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixpeek_operator.core import ids
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import Directory
 from mixpeek_operator.core.errors import ConflictError, MixpeekError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Compare, Operator, all_of, equals
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.ingestion.records import namespace_of, timestamp
+from mixpeek_operator.ingestion.records import namespace_of
 from mixpeek_operator.ingestion.tasks import OPEN, Tasks, TaskStatus, task_record, task_write
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 from mixpeek_operator.relevance.datasets import MAX_QUERIES, DatasetCreate, Datasets, JudgedQuery, judgments

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Final
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from mixpeek_operator.core import ids
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import Directory
 from mixpeek_operator.core.errors import AlreadyExistsError, NotFoundError, SpecError
 from mixpeek_operator.core.filters import Compare, Filter, Operator, all_of, equals
 from mixpeek_operator.core.listing import ListPage, ListQuery
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.ingestion.records import list_records, namespace_of, timestamp
+from mixpeek_operator.ingestion.records import list_records, namespace_of
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 from mixpeek_operator.retrieval.feedback import TABLE, Feedback
 from mixpeek_operator.retrieval.history import History

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import Directory
 from mixpeek_operator.core.errors import BadRequestError
 from mixpeek_operator.core.filters import Compare, Operator, all_of, equals
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.ingestion.records import namespace_of, timestamp
+from mixpeek_operator.ingestion.records import namespace_of
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.relevance.metrics import mean
 from mixpeek_operator.relevance.statistics import percentile

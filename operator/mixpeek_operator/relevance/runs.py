@@ -13,11 +13,10 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.errors import ConflictError, MixpeekError
 from mixpeek_operator.core.ids import random
 from mixpeek_operator.ingestion.batch_run import log_id
-from mixpeek_operator.ingestion.records import timestamp
 from mixpeek_operator.ports.metadata import MetadataStore, Record
 
 MAX_ATTEMPTS: Final = 3

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
+from mixpeek_operator.core.clock import timestamp
 from mixpeek_operator.core.filters import Compare, Filter, Operator, all_of, one_of
-from mixpeek_operator.ingestion.records import timestamp
 from mixpeek_operator.relevance.interactions import InteractionType
 from mixpeek_operator.retrieval.learned import REWARDS
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.core.directory import Directory, RetrieverInfo
 from mixpeek_operator.core.filters import Compare, Filter, Operator, all_of, equals
 from mixpeek_operator.core.scope import Scope
-from mixpeek_operator.ingestion.records import namespace_of, timestamp
+from mixpeek_operator.ingestion.records import namespace_of
 from mixpeek_operator.ports.metadata import MetadataStore
 from mixpeek_operator.relevance.metrics import mean
 from mixpeek_operator.relevance.statistics import percentile

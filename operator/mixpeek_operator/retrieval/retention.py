@@ -8,10 +8,9 @@ from typing import Final
 
 import structlog
 
-from mixpeek_operator.core.clock import Clock
+from mixpeek_operator.core.clock import Clock, timestamp
 from mixpeek_operator.ports.metadata import MetadataStore, Write
 from mixpeek_operator.retrieval.history import TABLE
-from mixpeek_operator.retrieval.wire import timestamp
 
 EVERY_S: Final = 600.0
 """Seconds between two looks."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from mixpeek_operator.core.clock import timestamp
 from mixpeek_operator.core.directory import NamespaceInfo, RetrieverInfo
 from mixpeek_operator.core.errors import SpecError
 from mixpeek_operator.retrieval.execute import Execution
@@ -197,8 +198,3 @@ def _times(now: datetime, elapsed_ms: float) -> dict[str, Any]:
     ended = now.astimezone(UTC)
     started = datetime.fromtimestamp(ended.timestamp() - elapsed_ms / 1000, UTC)
     return {"created_at": timestamp(started), "completed_at": timestamp(ended), "duration_ms": elapsed_ms}
-
-
-def timestamp(moment: datetime) -> str:
-    """Return a moment in UTC as the history holds it, in an order that is that of time."""
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

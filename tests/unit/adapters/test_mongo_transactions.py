@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
+from tests.servers.mongo_sockets import UNCLOSED, sockets_of_closed_clients  # noqa: F401 - used by its name
 from tests.servers.replica_set import Document, Drops, Hangs, ReplicaSet, failure, replica_set
 
 from mixpeek_operator.adapters import _mongo_commits
@@ -21,17 +20,7 @@ TAKEN = {"index": 0, "code": _mongo_commits.DUPLICATE, "errmsg": "it exists"}
 WRITES = [Write("t", "n", "1", {"x": 2}), Write("u", "n", "2", {"y": 1}, 0)]
 
 
-# pymongo drops a socket that is still connecting when its client is closed; nothing of ours can close it.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sockets_of_closed_clients() -> Iterator[None]:
-    """Collect them here, so that no later test is blamed."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+pytestmark = UNCLOSED
 
 
 @pytest.fixture
