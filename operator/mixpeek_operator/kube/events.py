@@ -101,7 +101,8 @@ class KopfEvents:
         """Run kopf until it ends, or until cancelled. Returns what ended it."""
         home = asyncio.get_running_loop()
         ended: asyncio.Future[BaseException | None] = home.create_future()
-        thread = _Thread(self._operator(home), lambda failure: _settle(home, ended, failure))
+        # An event loop of the same make as ours.
+        thread = _Thread(type(home), self._operator(home), lambda failure: _settle(home, ended, failure))
         thread.start()
         try:
             return await asyncio.shield(ended)
@@ -151,8 +152,14 @@ class KopfEvents:
 class _Thread(threading.Thread):
     """kopf's thread. A daemon: a request that hangs must not keep the process alive."""
 
-    def __init__(self, operator: Callable[[asyncio.Event], Any], ended: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        new_loop: Callable[[], asyncio.AbstractEventLoop],
+        operator: Callable[[asyncio.Event], Any],
+        ended: Callable[[BaseException | None], None],
+    ) -> None:
         super().__init__(name="kopf", daemon=True)
+        self._new_loop = new_loop
         self._operator = operator
         self._ended = ended
         self._lock = threading.Lock()
@@ -163,7 +170,8 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         failure: BaseException | None = None
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=self._new_loop) as runner:
+                runner.run(self._main())
         except BaseException as error:
             failure = error
         self._ended(failure)
@@ -213,7 +221,21 @@ def _settings(watch_s: int) -> kopf.OperatorSettings:
     settings.queueing.idle_timeout = 0.5
     settings.queueing.exit_timeout = 0.5
     settings.process.ultimate_exiting_timeout = None
+    settings.persistence.diffbase_storage = _NoDiffs()
     return settings
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Compares nothing: kopf would copy every object of every event to find changes that nobody here asks it for."""
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        pass
 
 
 class _Quiet(logging.Filter):
