@@ -42,6 +42,7 @@ from mixpeek_operator.kube.follow import Follower, Listing
 from mixpeek_operator.kube.leading import LedClient, LedStore
 from mixpeek_operator.kube.metrics import Measured, Metrics
 from mixpeek_operator.kube.probes import probes
+from mixpeek_operator.kube.recorder import EventRecorder
 from mixpeek_operator.kube.secret_names import SecretNames
 from mixpeek_operator.kube.watchdog import Watchdog
 from mixpeek_operator.ports.machines import Machines
@@ -54,6 +55,7 @@ _log = structlog.get_logger(__name__)
 _AGENT = "mixpeek-operator"
 _RETRY_S = 1.0
 _PATIENCE_S = 2.0
+_FLUSH_S = 5.0
 
 
 async def operate(settings: Settings, stop: asyncio.Event) -> None:
@@ -130,7 +132,8 @@ class Operator:
             events=self._events,
             resync_s=settings.drift_interval_s,
         )
-        store = LedStore(stores.resources, self.index, election.holds)
+        self.recorder = EventRecorder(write=stores.resources.record_event, idle=self._idle, clock=clock)
+        store = LedStore(stores.resources, self.index, election.holds, self.recorder.record)
         backends = Backends(
             vectors=stores.vectors,
             metadata=stores.metadata,
@@ -164,7 +167,7 @@ class Operator:
             gathers={name: kind.gathers for name, kind in kinds.items()},
         )
         self.watchdog = Watchdog(
-            index=self.index, record=store.record_event, clock=clock, after_s=settings.deletion_stuck_s
+            index=self.index, record=self.recorder.record, clock=clock, after_s=settings.deletion_stuck_s
         )
         self.metrics.watch(self.index, gauges=self._gauges)
 
@@ -174,12 +177,14 @@ class Operator:
             beside = [
                 tasks.create_task(self.follower.run(), name="follow"),
                 tasks.create_task(self._election.run(), name="elect"),
+                tasks.create_task(self.recorder.run(), name="record"),
             ]
             await self._until(stop, self.follower.complete.wait())
             while not stop.is_set():
                 await self._until(stop, self._election.held())
                 if not stop.is_set():
                     await self._lead(stop)
+            await self.recorder.flush(_FLUSH_S)
             for task in beside:
                 task.cancel()
         try:
@@ -210,6 +215,9 @@ class Operator:
             grace = self._settings.shutdown_grace_s if stop.is_set() else self._election.margin_s / 2
             _log.info("leading no more", stopping=stop.is_set(), grace_s=grace)
             await self.queue.stop(timeout_s=grace)
+
+    async def _idle(self) -> None:
+        await self.queue.idle()
 
     @staticmethod
     async def _until(stop: asyncio.Event, other: Any) -> None:
@@ -270,6 +278,11 @@ class Operator:
         yield "mixpeek_queue_waiting", "Resources that wait for their turn.", float(self.queue.waiting)
         yield "mixpeek_queue_active", "Resources that are being reconciled.", float(self.queue.active)
         yield "mixpeek_deletions_stuck", "Deletions that do not end.", float(len(self.watchdog.stuck()))
+        yield (
+            "mixpeek_events_unwritten",
+            "What happened and is not written as an Event yet.",
+            float(self.recorder.waiting),
+        )
         yield "mixpeek_events_taken", "Changes that were told of, since the start.", float(self.follower.taken)
 
 

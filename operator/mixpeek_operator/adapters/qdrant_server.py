@@ -21,6 +21,7 @@ from mixpeek_operator.adapters import _qdrant_filters, _qdrant_snapshots
 from mixpeek_operator.adapters._qdrant_calls import Server
 from mixpeek_operator.adapters._qdrant_collections import Collections, Facts, canonical
 from mixpeek_operator.adapters._qdrant_filters import compile_filter, marked, unmarked
+from mixpeek_operator.adapters._shared_reads import SharedReads
 from mixpeek_operator.adapters._vector_rules import (
     Order,
     check_name,
@@ -66,6 +67,8 @@ class QdrantServerVectors:
         self._server = server
         self._collections = Collections(server)
         self._facts: dict[str, Facts] = {}
+        # Every resource of a namespace is visited with a look at its collection, hundreds at a start.
+        self._described = SharedReads(self._describe)
 
     @classmethod
     def connect(
@@ -75,6 +78,9 @@ class QdrantServerVectors:
         return cls(Server.connect(url, api_key, prefer_grpc=prefer_grpc, timeout_s=timeout_s))
 
     async def describe(self, collection: str) -> CollectionState | None:
+        return await self._described(collection)
+
+    async def _describe(self, collection: str) -> CollectionState | None:
         facts = await self._collections.read(collection)
         if facts is None:
             self._facts.pop(collection, None)

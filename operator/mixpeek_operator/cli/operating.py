@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from mixpeek_operator.cli.process import event_loop, settings_of, signals
+from mixpeek_operator.cli.process import event_loop, settings_of, settle_collector, signals
 from mixpeek_operator.controller import operate
 from mixpeek_operator.core import logging
 from mixpeek_operator.core.settings import Settings
@@ -18,6 +18,7 @@ def run(**given: Any) -> None:
     """
     settings = settings_of(resources="kubernetes", **given)
     logging.configure(settings.log_level, settings.log_format)
+    settle_collector()
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         runner.run(_operate(settings))
 

@@ -8,7 +8,7 @@ The engine knows no kind, no store and no front door.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -72,8 +72,11 @@ class Engine:
         self._deadline_s = deadline_s
         self._patience_s = patience_s
 
-    async def reconcile(self, key: ResourceKey) -> Outcome:
-        """Visit one resource. Never raises for what concerns the resource: that becomes its conditions."""
+    async def reconcile(self, key: ResourceKey, *, reading: Callable[[], None] = lambda: None) -> Outcome:
+        """Visit one resource. Never raises for what concerns the resource: that becomes its conditions.
+
+        `reading` is called when the visit has all that was declared until then, and is about to look at the rest.
+        """
         resource = await self._store.get(key)
         kind = self._kinds.get(key.kind)
         if resource is None or kind is None:
@@ -83,7 +86,7 @@ class Engine:
         finished = False
         try:
             async with asyncio.timeout(self._deadline_s):
-                await self._visit(visit)
+                await self._visit(visit, reading)
             finished = True
         except Exception as error:
             fail(visit, error, self._deadline_s)
@@ -106,7 +109,7 @@ class Engine:
 
     # -- one visit ---------------------------------------------------------------------------------------------
 
-    async def _visit(self, visit: Visit) -> None:
+    async def _visit(self, visit: Visit, reading: Callable[[], None]) -> None:
         if visit.resource.deleting:
             await self._delete(visit)
             return
@@ -115,6 +118,9 @@ class Engine:
             await self._expire(visit)
             return
         visit.resource = await self._adopt(visit.kind, visit.resource)
+        known = self._index.get(visit.resource.key)
+        if known is None or known.metadata.resource_version <= visit.resource.metadata.resource_version:
+            reading()
         subject = visit.subject = self.subject(visit.resource)
         problems = check(visit.kind.schema, visit.resource.spec, self._catalog)
         if problems:
@@ -328,7 +334,9 @@ class Engine:
             report = self._report(visit)
             await self._write_status(visit, report)
         for type_, reason, message in visit.events:
-            await self._store.record_event(Event(visit.resource.key, type_, reason, message, self._clock.now()))
+            await self._store.record_event(
+                Event(visit.resource.key, type_, reason, message, self._clock.now(), visit.resource.metadata.uid)
+            )
         left_s = None if visit.gone or visit.resource.deleting else self._left_s(visit.resource)
         looks = [each for each in (report.look_again_s, left_s, visit.patient_s or None) if each is not None]
         return Outcome(visit.again, max(min(looks), 0.0) if looks else None)

@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 class Reconciler(Protocol):
     """What visits one resource; the engine."""
 
-    async def reconcile(self, key: ResourceKey) -> Outcome: ...
+    async def reconcile(self, key: ResourceKey, *, reading: Callable[[], None]) -> Outcome: ...
 
 
 class Queue:
@@ -153,7 +153,8 @@ class Queue:
     async def _visit(self, key: ResourceKey) -> None:
         outcome = Outcome(Again.BACKOFF)
         try:
-            outcome = await self._engine.reconcile(key)
+            # What it was woken for before it reads, it is about to see.
+            outcome = await self._engine.reconcile(key, reading=lambda: self._dirty.discard(key))
         except Exception as error:
             # The engine maps what concerns the resource; what is left is the resource store itself.
             _log.warning("visiting again after an error", kind=key.kind, name=key.name, error=str(error))
@@ -219,6 +220,13 @@ class Queue:
                 if resource is not None:
                     for referrer in self._index.referrers(resource):
                         self.wake(referrer.key)
+        elif before.id != after.id:
+            # Who waits until it is ready, and knows it by its name, learns nothing from an id.
+            waiting = [] if conditions.is_ready(after) else self._index.referrers(before, ordered=True)
+            known = {referrer.key for referrer in waiting}
+            for referrer in self._index.referrers(after):
+                if referrer.key not in known:
+                    self.wake(referrer.key)
 
     def _wake_targets(self, resource: Resource) -> None:
         """Wake those it refers to whose deletion waits for it, or whose plan depends on it."""
@@ -267,14 +275,13 @@ def _adopted(before: Resource, after: Resource) -> bool:
 
 
 def _shown(resource: Resource) -> tuple[object, ...]:
-    """What others can see of a resource and decide by."""
+    """What others can see of a resource and decide by, its id aside."""
     ready = conditions.read(resource.status, conditions.READY) or {}
     metadata = resource.metadata
     return (
         metadata.uid,
         metadata.generation,
         resource.deleting,
-        resource.id,
         ready.get("status"),
         resource.status.get("data_lost_at"),
         resource.status.get("tier"),

@@ -103,6 +103,8 @@ class Event:
     reason: str
     message: str
     at: datetime
+    uid: str = ""
+    """Of the resource it happened to; "" when it need not be told from others that had its name."""
 
 
 def metadata_name(namespace: str | None, name: str) -> str:

@@ -66,8 +66,8 @@ class Visit:
     patient_s: float = 0.0
     """Seconds until a waiting that is not told of yet would be."""
     events: list[tuple[str, str, str]] = field(default_factory=list)
-    id: str = field(default_factory=lambda: ids.random("pass", 8))
-    """On every log line of the visit."""
+    id: str = ""
+    """On every log line of the visit; made for the first one."""
 
 
 def fail(visit: Visit, error: Exception, deadline_s: float) -> None:
@@ -118,6 +118,7 @@ def drifted(steps: Sequence[Step], *, lost: bool) -> str:
 def bound(visit: Visit) -> structlog.stdlib.BoundLogger:
     """Return the log with the resource on every line."""
     resource = visit.resource
+    visit.id = visit.id or ids.random("pass", 8)
     log: structlog.stdlib.BoundLogger = _log.bind(
         kind=resource.kind,
         namespace=resource.metadata.organization,

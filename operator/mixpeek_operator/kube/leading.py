@@ -18,10 +18,17 @@ class LedStore:
     A read may be older than the store. A write then fails by its version, and the visit is repeated.
     """
 
-    def __init__(self, store: ResourceStore, index: ResourceIndex, leads: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: ResourceStore,
+        index: ResourceIndex,
+        leads: Callable[[], bool],
+        record: Callable[[Event], None],
+    ) -> None:
         self._store = store
         self._index = index
         self._leads = leads
+        self._record = record
 
     async def get(self, key: ResourceKey) -> Resource | None:
         """The resource as it is followed."""
@@ -45,9 +52,9 @@ class LedStore:
         return await self._store.apply_batch(create, update, delete)
 
     async def record_event(self, event: Event) -> None:
-        """As the store does. Raises UnavailableError once another may lead."""
+        """Hand the event to whoever writes it. Raises UnavailableError once another may lead."""
         require(self._leads)
-        await self._store.record_event(event)
+        self._record(event)
 
 
 class LedClient:

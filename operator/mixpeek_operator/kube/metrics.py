@@ -48,12 +48,12 @@ class Measured:
         self._engine = engine
         self._metrics = metrics
 
-    async def reconcile(self, key: ResourceKey) -> Outcome:
+    async def reconcile(self, key: ResourceKey, *, reading: Callable[[], None]) -> Outcome:
         """As the engine does."""
         began = time.perf_counter()
         again = "failed"
         try:
-            outcome = await self._engine.reconcile(key)
+            outcome = await self._engine.reconcile(key, reading=reading)
             again = str(outcome.again)
             return outcome
         finally:

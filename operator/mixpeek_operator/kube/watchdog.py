@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import structlog
 
 from mixpeek_operator.core import conditions
 from mixpeek_operator.core.clock import Clock
-from mixpeek_operator.core.errors import MixpeekError
 from mixpeek_operator.core.index import ResourceIndex
 from mixpeek_operator.core.resource import FINALIZER, Event, Resource
 
@@ -24,7 +23,7 @@ class Watchdog:
         self,
         *,
         index: ResourceIndex,
-        record: Callable[[Event], Awaitable[None]],
+        record: Callable[[Event], None],
         clock: Clock,
         after_s: float,
         every_s: float = 30.0,
@@ -40,12 +39,9 @@ class Watchdog:
         """Look, for ever."""
         while True:
             await asyncio.sleep(self._every_s)
-            try:
-                await self.look()
-            except MixpeekError as error:
-                _log.warning("could not tell of a stuck deletion", error=str(error))
+            self.look()
 
-    async def look(self) -> None:
+    def look(self) -> None:
         """Tell of every stuck deletion that was not told of yet."""
         found = self.stuck()
         self._told &= {resource.metadata.uid for resource in found}
@@ -60,8 +56,9 @@ class Watchdog:
                 name=resource.metadata.name,
                 why=message,
             )
-            await self._record(Event(resource.key, "Warning", "DeletionStuck", message, self._clock.now()))
-            self._told.add(resource.metadata.uid)
+            uid = resource.metadata.uid
+            self._record(Event(resource.key, "Warning", "DeletionStuck", message, self._clock.now(), uid))
+            self._told.add(uid)
 
     def stuck(self) -> Sequence[Resource]:
         """Every resource that has been going for too long."""

@@ -23,18 +23,15 @@ def going(name: str, for_s: float | None, finalizers: list[str], status: dict[st
     return Resource("Bucket", metadata, {}, status or {})
 
 
-async def test_it_tells_once_of_each_deletion_that_takes_too_long() -> None:
+def test_it_tells_once_of_each_deletion_that_takes_too_long() -> None:
     index = ResourceIndex({})
     told: list[Event] = []
 
-    async def record(event: Event) -> None:
-        told.append(event)
-
-    dog = Watchdog(index=index, record=record, clock=Clock(), after_s=600)
+    dog = Watchdog(index=index, record=told.append, clock=Clock(), after_s=600)
     for resource in (going("stays", None, [FINALIZER]), going("new", 599, [FINALIZER]), going("old", 601, [FINALIZER])):
         index.apply(Change("ADDED", resource))
-    await dog.look()
-    await dog.look()
+    dog.look()
+    dog.look()
     assert [(event.key.name, event.type, event.reason) for event in told] == [("old", "Warning", "DeletionStuck")]
     assert [item.metadata.name for item in dog.stuck()] == ["old"]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -133,7 +134,7 @@ class Recorder:
         self.overlapped = False
         self.outcome = outcome or Outcome()
 
-    async def reconcile(self, key: ResourceKey) -> Outcome:
+    async def reconcile(self, key: ResourceKey, *, reading: Callable[[], None]) -> Outcome:
         self.visits.append(key)
         self.overlapped |= key in self.active
         self.active.add(key)
