@@ -66,10 +66,8 @@ class _Measured:
 
     def rows(self) -> list[Row]:
         """Measure all of it, the operator left running from one to the next."""
-        for name in ("bare", "ours"):
-            self._plane.kubectl("create", "namespace", name)
         objects = resources(self._count)
-        bare = self._apply("bare", objects)
+        bare = [self._apply(name, objects) for name in ("bare-1", "bare-2")]
         self._operator.start()
         try:
             return [
@@ -82,26 +80,32 @@ class _Measured:
             self._operator.kill()
             self._api.close()
 
-    def _applied(self, objects: list[Object], bare: float) -> list[Row]:
+    def _applied(self, objects: list[Object], bare: list[float]) -> list[Row]:
         writes, cpu, began = self._writes(), self._cpu_s(), time.perf_counter()
         self._apply("ours", objects)
         self._until(lambda: self._ready() == self._count)
         ours = time.perf_counter() - began
-        cpu, writes = self._cpu_s() - cpu, (self._writes() - writes) / self._count
-        alone = f"{bare:.1f} s (kubectl apply alone)"
+        cpu = self._cpu_s() - cpu
+        self._until(lambda: self._operator.metrics().get("mixpeek_events_unwritten") == 0)
+        told = time.perf_counter() - began
+        writes = (self._writes() - writes) / self._count
+        # The operator rests, and follows another namespace.
+        bare = sorted([*bare, self._apply("bare-3", objects)])
+        alone = f"{bare[1]:.1f} s ({bare[0]:.1f} to {bare[2]:.1f} s, kubectl apply alone)"
         return [
             Row(
                 f"{self._count:,} custom resources until all Ready",
                 f"{ours:.1f} s",
                 alone,
-                f"{ours / bare:.2f} ×",
+                f"{ours / bare[1]:.2f} ×",
                 "≤ 2 ×",
             ),
+            Row("until all Events are written too", f"{told:.1f} s", alone, f"{told / bare[1]:.2f} ×", "–"),
             Row(
-                "of it the operator's CPU",
+                "of it the operator's CPU until all Ready",
                 f"{cpu:.1f} s",
                 "–",
-                f"{writes:.1f} writes a resource, kubectl's with them",
+                f"{writes:.1f} writes a resource, kubectl's and Events with them",
                 "–",
             ),
         ]
@@ -160,6 +164,7 @@ class _Measured:
     # -- reading -----------------------------------------------------------------------------------------------
 
     def _apply(self, name: str, objects: Iterable[Object]) -> float:
+        self._plane.kubectl("create", "namespace", name)
         body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         began = time.perf_counter()
         self._plane.kubectl("-n", name, "apply", "-f", "-", stdin=body)

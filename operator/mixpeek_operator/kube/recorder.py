@@ -52,7 +52,7 @@ class EventRecorder:
             (self._warnings if event.type == "Warning" else self._others).put_nowait(event)
             self._unwritten += 1
         except asyncio.QueueFull:
-            _log.warning("too many events wait; dropped one", resource=str(event.key), event=event.message)
+            _log.warning("too many events wait; dropped one", resource=str(event.key), event_message=event.message)
 
     async def run(self) -> None:
         """Write what was taken, one of a sort at a time, until cancelled."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -360,3 +361,23 @@ def _fail(world: World, kind: str, error: Exception) -> None:
 
 def _mend(world: World, kind: str) -> None:
     world.clients[kind] = _REAL.pop((id(world), kind))
+
+
+@pytest.mark.parametrize("edited", [False, True])
+async def test_a_visit_reads_what_was_declared_until_then_or_says_nothing(world: World, edited: bool) -> None:
+    """An edit that comes while the id is given is not in the visit's hands; the queue has to bring it back."""
+    key = await _custom(world, "Namespace", None, {"name": "products"})
+    give_id = world.store.update
+    calls: list[str] = []
+
+    async def update(resource: Resource) -> Resource:
+        given = await give_id(resource)
+        calls.append("given")
+        if edited:
+            newer = replace(given.metadata, generation=2, resource_version=given.metadata.resource_version + 1)
+            world.index.apply(Change("MODIFIED", replace(given, metadata=newer)))
+        return given
+
+    world.store.update = update  # type: ignore[method-assign]
+    await world.engine.reconcile(key, reading=lambda: calls.append("reading"))
+    assert calls == ["given"] if edited else ["given", "reading"]

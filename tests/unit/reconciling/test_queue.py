@@ -193,6 +193,64 @@ async def test_what_a_visit_gives_a_resource_does_not_bring_it_back(
     assert len(engine.visits) == visits
 
 
+@pytest.mark.parametrize(("woken", "visits"), [("before it reads", 1), ("after it has read", 2)])
+async def test_a_visit_answers_for_what_it_was_woken_for_before_it_reads(world: World, woken: str, visits: int) -> None:
+    key = ResourceKey("Namespace", "acme", "n")
+    seen: list[ResourceKey] = []
+
+    class Reading:
+        async def reconcile(self, key: ResourceKey, *, reading: Callable[[], None]) -> Outcome:
+            seen.append(key)
+            if len(seen) == 1 and woken == "before it reads":
+                queue.wake(key)
+            reading()
+            if len(seen) == 1 and woken == "after it has read":
+                queue.wake(key)
+            await asyncio.sleep(0)
+            return Outcome()
+
+    queue = _queue(world, Reading())
+    await queue.start()
+    queue.wake(key)
+    await queue.idle()
+    await queue.stop()
+    assert seen == [key] * visits
+
+
+@pytest.mark.parametrize(
+    ("ready", "spec", "visits"),
+    [
+        # By its name, and it has to wait until the other is ready: an id tells it nothing.
+        ("False", {"source": {"type": "bucket", "bucket_ids": ["b"]}}, 1),
+        ("True", {"source": {"type": "bucket", "bucket_ids": ["b"]}}, 2),
+        ("False", {"source": {"type": "bucket", "bucket_ids": ["bkt_0123456789"]}}, 2),
+    ],
+)
+async def test_an_id_wakes_only_whom_it_tells_something(
+    world: World, ready: str, spec: dict[str, Any], visits: int
+) -> None:
+    engine = Recorder()
+    queue = _queue(world, engine)
+    await queue.start()
+    status = {"conditions": [{"type": "Ready", "status": ready, "observed_generation": 1}]}
+    bucket = Resource(
+        "Bucket", Metadata("n.b", "acme", uid="b", resource_version=1), {"namespace": "n", "name": "b"}, status
+    )
+    collection = Resource(
+        "Collection",
+        Metadata("n.c", "acme", uid="c", resource_version=1),
+        {"namespace": "n", "name": "c", **spec},
+    )
+    world.index.apply(Change("ADDED", bucket))
+    world.index.apply(Change("ADDED", collection))
+    await queue.idle()
+    named = replace(bucket.metadata, resource_version=2, annotations={ID_ANNOTATION: "bkt_0123456789"})
+    world.index.apply(Change("MODIFIED", replace(bucket, metadata=named)))
+    await queue.idle()
+    await queue.stop()
+    assert engine.visits.count(collection.key) == visits
+
+
 async def test_a_busy_organization_does_not_hold_up_another(world: World) -> None:
     engine = Recorder()
     queue = _queue(world, engine, concurrency=1)
