@@ -165,11 +165,11 @@ class Tenant:
         """Return a condition of a resource, {} when it has none."""
         return condition(self.get(made), type)
 
-    def events(self, reason: str) -> list[Object]:
-        """Return what was told under `reason`."""
+    def events(self, reason: str | None = None) -> list[Object]:
+        """Return what was told, under `reason` when given; the operator writes it behind its work."""
         text = self.plane.kubectl("-n", self.name, "get", "events", "-o", "json")
         assert text is not None
-        return [item for item in json.loads(text)["items"] if item["reason"] == reason]
+        return [item for item in json.loads(text)["items"] if reason in (None, item["reason"])]
 
 
 def condition(item: Object | None, type: str = "Ready") -> Object:

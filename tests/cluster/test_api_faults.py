@@ -183,6 +183,7 @@ def test_a_rotated_secret_counts_without_a_restart_and_no_value_is_told_anywhere
         exported = http.get("/v1/manifest/export").text
     assert processes == (operator.pid, api.process.pid)
     assert "${{ secrets.QDRANT_KEY }}" in exported
+    eventually(lambda: operator.metrics().get("mixpeek_events_unwritten") == 0, 60)
     told = {
         "resources": json.dumps(tenant.everything()),
         "events": tenant.plane.kubectl("-n", tenant.name, "get", "events", "-o", "json") or "",

@@ -67,8 +67,7 @@ def test_the_generated_role_is_enough_to_make_the_examples_ready_and_to_let_them
         plane.kubectl(*here, "wait", "--for=condition=Ready", "--timeout=90s", *names)
     except AssertionError as error:
         pytest.fail(f"{error}\n{operator.log.read_text()[-4000:]}")
-    events = json.loads(plane.kubectl(*here, "get", "events", "-o", "json") or "")["items"]
-    assert {event["involvedObject"]["kind"] for event in events} >= {"Bucket", "Collection"}
+    eventually(lambda: {event["involvedObject"]["kind"] for event in tenant.events()} >= {"Bucket", "Collection"}, 60)
     plane.kubectl(*here, "delete", "--timeout=60s", *names)
     assert "forbidden" not in operator.log.read_text().lower()
 

@@ -195,7 +195,8 @@ def test_a_collection_deleted_behind_our_back_is_told_as_loss_and_made_again_onl
         if policy == "Correct":
             eventually(lambda: "dataLostAt" in (tenant.get(made) or {})["status"], GRACE_S, say=tenant.everything)
             eventually(lambda: tenant.ready(made), GRACE_S, say=tenant.everything)
-            assert "is lost" in tenant.events("DriftFound")[0]["message"]
+            told = eventually(lambda: tenant.events("DriftFound"), 60)
+            assert "is lost" in told[0]["message"]
         else:
             told = eventually(
                 lambda: (now := tenant.condition(made, "Synced")).get("reason") == "Drifted" and now,
