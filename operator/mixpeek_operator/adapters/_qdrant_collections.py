@@ -66,6 +66,8 @@ class Facts:
     vectors: Mapping[str, VectorParams]
     indexes: Mapping[str, str]
     labels: Mapping[str, str]
+    empty: bool
+    """Whether the server says that there is no point; its other numbers are approximate."""
     read_at: float
     """Monotonic seconds."""
 
@@ -91,6 +93,7 @@ class Collections:
             vectors=_vectors(info.config.params),
             indexes=_indexes(info.payload_schema or {}, metadata),
             labels=dict(metadata.get(_LABELS) or {}),
+            empty=info.points_count == 0,
             read_at=time.monotonic(),
         )
 

@@ -26,21 +26,25 @@ class Objects:
         }
         """Where the objects of each kind are."""
 
-    def decode(self, raw: Mapping[str, Any]) -> Resource:
-        """Return the resource of a custom resource.
+    def decode(self, raw: Mapping[str, Any], known: Resource | None = None) -> Resource:
+        """Return the resource of a custom resource; its spec is that of `known` where that is the same generation.
 
         A spec that the kind refuses stays as it is written, so that the engine tells its author; a status that nobody
         can read counts as none and is written anew.
         """
-        kind, metadata = str(raw["kind"]), raw["metadata"]
+        kind, given = str(raw["kind"]), _metadata(raw["metadata"])
         schema = self._schemas[kind]
-        body = {"name": metadata["name"], **(raw.get("spec") or {})}
-        spec, problems = from_camel(schema, body)
+        if known is not None and (known.metadata.uid, known.metadata.generation) == (given.uid, given.generation):
+            spec = known.spec
+        else:
+            body = {"name": given.name, **(raw.get("spec") or {})}
+            spec, problems = from_camel(schema, body)
+            spec = body if problems else spec
         try:
             status = schema.status.model_validate(raw.get("status") or {}).model_dump(exclude_unset=True)
         except ValidationError:
             status = {}
-        return Resource(kind, _metadata(metadata), body if problems else spec, status)
+        return Resource(kind, given, spec, status)
 
     def spec(self, resource: Resource, before: Mapping[str, Any] | None = None) -> Object:
         """Return the spec as a custom resource spells it. `before`: the one it replaces, whose omissions it keeps.

@@ -370,7 +370,9 @@ class KubernetesResources:
             raise
 
     def _took(self, raw: Object) -> Resource:
-        resource = self._objects.decode(raw)
+        metadata = raw["metadata"]
+        known = self._index.get(ResourceKey(raw["kind"], metadata["namespace"], metadata["name"]))
+        resource = self._objects.decode(raw, known)
         gone = resource.deleting and not resource.metadata.finalizers
         self._index.apply(Change("DELETED" if gone else "MODIFIED", resource))
         return _copy(resource)

@@ -86,15 +86,17 @@ class QdrantServerVectors:
             self._facts.pop(collection, None)
             return None
         self._facts[collection] = facts
-        try:
-            counted = await self._server.call(self._client.count, collection, exact=True)
-        except NotFoundError:
-            return None
+        points = 0
+        if not facts.empty:
+            try:
+                points = (await self._server.call(self._client.count, collection, exact=True)).count
+            except NotFoundError:
+                return None
         return CollectionState(
             collection,
             dict(facts.vectors),
             dict(facts.indexes),
-            counted.count,
+            points,
             dict(facts.labels),
             physical=facts.physical,
         )

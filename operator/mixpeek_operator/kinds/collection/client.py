@@ -21,7 +21,8 @@ class CollectionClient:
         store = self._backends.vectors
         state = await store.describe(subject.namespace_id) if subject.namespace_id else None
         documents = 0
-        if state is not None and state.points:
+        # What is to be deleted is counted whatever the collection as a whole says.
+        if state is not None and (state.points or subject.resource.deleting):
             documents = await store.count(state.name, equals("collection_id", subject.id))
         signed = False
         if subject.resource.deleting and subject.namespace_id:
