@@ -64,7 +64,10 @@ class Recorder:
         """Return the events of a resource, newest first."""
         fields = f"involvedObject.kind={key.kind},involvedObject.name={key.name}"
         page = await self._api.list(EVENTS, key.organization, fields=fields)
-        newest = sorted(page.items, key=lambda item: -int(item["metadata"]["resourceVersion"]))
+        # Warnings are written before what happened before them.
+        newest = sorted(
+            page.items, key=lambda item: (_at(item), int(item["metadata"]["resourceVersion"])), reverse=True
+        )
         return [_event(key, item) for item in newest[: min(limit, _KEPT)]]
 
     async def _again(self, namespace: str, name: str, at: str) -> bool:
@@ -91,10 +94,12 @@ def _name(event: Event, uid: str) -> str:
 
 
 def _event(key: ResourceKey, item: Object) -> Event:
-    at = item.get("lastTimestamp") or item.get("eventTime") or item["metadata"]["creationTimestamp"]
-    return Event(
-        key, item.get("type") or "Normal", item["reason"], item.get("message") or "", datetime.fromisoformat(at)
-    )
+    return Event(key, item.get("type") or "Normal", item["reason"], item.get("message") or "", _at(item))
+
+
+def _at(item: Object) -> datetime:
+    text = item.get("lastTimestamp") or item.get("eventTime") or item["metadata"]["creationTimestamp"]
+    return datetime.fromisoformat(text)
 
 
 def _text(at: datetime) -> str:

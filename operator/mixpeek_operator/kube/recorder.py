@@ -94,6 +94,8 @@ class EventRecorder:
                 return await self._write(event)
             except UnavailableError:
                 await asyncio.sleep(_RETRY_S)
-            except MixpeekError as error:
-                _log.warning("could not record an event", resource=str(event.key), error=str(error))
+            except Exception as error:
+                # News that cannot be told must not end who works.
+                bug = error if not isinstance(error, MixpeekError) else None
+                _log.warning("could not record an event", resource=str(event.key), error=str(error), exc_info=bug)
                 return None

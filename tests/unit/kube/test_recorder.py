@@ -92,14 +92,19 @@ async def test_news_do_not_wait_for_ever() -> None:
 async def test_what_the_api_server_could_not_take_is_written_when_it_is_back_and_what_it_refuses_is_told() -> None:
     world = World()
     world.quiet.set()
-    world.errors = {"first": [UnavailableError("away")], "second": [ForbiddenError("the namespace is being deleted")]}
+    world.errors = {
+        "first": [UnavailableError("away")],
+        "second": [ForbiddenError("the namespace is being deleted")],
+        "third": [KeyError("a bug of ours")],
+    }
     with structlog.testing.capture_logs() as lines:
         async with running(world):
-            for message in ("first", "second", "third"):
+            for message in ("first", "second", "third", "fourth"):
                 world.tell(message)
             await world.recorder.flush(10)
-    assert world.written == ["first", "third"]
-    assert [line["error"] for line in lines] == ["the namespace is being deleted"]
+    assert world.written == ["first", "fourth"]
+    assert [line["error"] for line in lines] == ["the namespace is being deleted", "'a bug of ours'"]
+    assert [bool(line["exc_info"]) for line in lines] == [False, True]
 
 
 async def test_more_than_can_be_kept_is_dropped_aloud_and_so_is_what_a_stop_cannot_wait_for() -> None:
