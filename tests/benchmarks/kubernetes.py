@@ -19,12 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.benchmarks.measure import Row
 from tests.cluster.declared import Object, bucket, collection, retriever, whole_set
-from tests.servers.kubernetes.control_plane import ControlPlane, Missing
+from tests.servers.kubernetes.control_plane import REPOSITORY, ControlPlane, Missing
 from tests.servers.operator import OperatorProcess
 from tests.servers.process import running
 
 _WRITES = {"POST", "PUT", "PATCH", "DELETE", "APPLY"}
 _WAIT_S = 900
+_POLICIES = REPOSITORY / "manifests" / "base" / "admission.yaml"
 
 
 def run(quick: bool) -> list[Row]:
@@ -40,6 +41,8 @@ def run(quick: bool) -> list[Row]:
         with running(lambda port: [*command, str(port)], Path(folder) / "qdrant.log") as qdrant:
             try:
                 plane.up()
+                # As an installation has them; the API server asks them at each creation and change.
+                plane.kubectl("apply", "--server-side", f"--filename={_POLICIES}")
                 return _Measured(plane, Path(folder), f"http://127.0.0.1:{qdrant.port}", count, quick).rows()
             finally:
                 plane.down()
