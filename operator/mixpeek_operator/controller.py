@@ -132,7 +132,7 @@ class Operator:
             events=self._events,
             resync_s=settings.drift_interval_s,
         )
-        self.recorder = EventRecorder(write=stores.resources.record_event, idle=self._idle, clock=clock)
+        self.recorder = EventRecorder(write=stores.resources.record_event, idle=lambda: self.queue.idle(), clock=clock)
         store = LedStore(stores.resources, self.index, election.holds, self.recorder.record)
         backends = Backends(
             vectors=stores.vectors,
@@ -215,9 +215,6 @@ class Operator:
             grace = self._settings.shutdown_grace_s if stop.is_set() else self._election.margin_s / 2
             _log.info("leading no more", stopping=stop.is_set(), grace_s=grace)
             await self.queue.stop(timeout_s=grace)
-
-    async def _idle(self) -> None:
-        await self.queue.idle()
 
     @staticmethod
     async def _until(stop: asyncio.Event, other: Any) -> None:

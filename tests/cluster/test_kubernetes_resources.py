@@ -183,7 +183,7 @@ async def test_the_same_event_again_is_counted(
     made = await store.create(bucket(namespace, "one"))
     for minute in range(3):
         moment = datetime(2026, 1, 1, 0, minute, tzinfo=UTC)
-        await store.record_event(Event(made.key, "Warning", "Refused", "no quota", moment))
+        await store.record_event(Event(made.key, "Warning", "Refused", "no quota", moment, made.metadata.uid))
     (event,) = await store.events(made.key)
     assert event.at == datetime(2026, 1, 1, 0, 2, tzinfo=UTC)
     described = control_plane.kubectl("-n", namespace, "describe", "bucket", "shop.one")

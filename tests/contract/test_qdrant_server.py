@@ -7,6 +7,7 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -235,23 +236,19 @@ async def test_a_vector_that_another_process_added_is_known_at_once(server: Prog
 async def test_only_a_collection_with_points_is_counted(server: Program) -> None:
     async with connected(server) as store:
         await store.create_collection(NAME, VECTORS, labels={})
-        counts = 0
-        count = store._client.count
-
-        async def counted(*args: Any, **kwargs: Any) -> Any:
-            nonlocal counts
-            counts += 1
-            return await count(*args, **kwargs)
-
+        counted = AsyncMock(wraps=store._client.count)
         store._client.count = counted  # type: ignore[method-assign]
-        seen = []
-        for change in (None, store.upsert(NAME, [point(1), point(2)]), store.delete_points(NAME, [pid(1), pid(2)])):
-            if change is not None:
-                await change
+
+        async def seen() -> tuple[int, int]:
             state = await store.describe(NAME)
             assert state is not None
-            seen.append((state.points, counts))
-        assert seen == [(0, 0), (2, 1), (0, 1)]
+            return state.points, counted.await_count
+
+        assert await seen() == (0, 0)
+        await store.upsert(NAME, [point(1), point(2)])
+        assert await seen() == (2, 1)
+        await store.delete_points(NAME, [pid(1), pid(2)])
+        assert await seen() == (0, 1)
 
 
 async def test_a_sparse_vector_has_no_distance_to_differ_in(server: Program) -> None:

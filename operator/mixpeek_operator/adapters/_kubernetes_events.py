@@ -24,9 +24,9 @@ class Recorder:
         self._api = api
         self._counts: OrderedDict[str, int] = OrderedDict()
 
-    async def record(self, event: Event, uid: str) -> None:
-        """Write an event of the object `uid`."""
-        name = _name(event, uid)
+    async def record(self, event: Event) -> None:
+        """Write an event of the object `event.uid`."""
+        name = _name(event)
         namespace, at = event.key.organization, _text(event.at)
         if name in self._counts and await self._again(namespace, name, at):
             return
@@ -39,7 +39,7 @@ class Recorder:
                 "kind": event.key.kind,
                 "namespace": namespace,
                 "name": event.key.name,
-                "uid": uid,
+                "uid": event.uid,
             },
             "type": event.type,
             "reason": event.reason,
@@ -88,8 +88,8 @@ class Recorder:
             self._counts.popitem(last=False)
 
 
-def _name(event: Event, uid: str) -> str:
-    digest = hashlib.sha256("\x1f".join((uid, event.type, event.reason, event.message)).encode()).hexdigest()
+def _name(event: Event) -> str:
+    digest = hashlib.sha256("\x1f".join((event.uid, event.type, event.reason, event.message)).encode()).hexdigest()
     return f"{event.key.name[:230]}.{digest[:16]}"
 
 

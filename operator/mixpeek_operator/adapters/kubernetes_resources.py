@@ -159,8 +159,7 @@ class KubernetesResources:
     # -- events ------------------------------------------------------------------------------------------------
 
     async def record_event(self, event: Event) -> None:
-        known = None if event.uid else self._index.get(event.key)
-        await self._recorder.record(event, event.uid if known is None else known.metadata.uid)
+        await self._recorder.record(event)
 
     async def events(self, key: ResourceKey, limit: int = 50) -> list[Event]:
         return await self._recorder.read(key, limit)

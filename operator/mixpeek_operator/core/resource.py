@@ -104,7 +104,7 @@ class Event:
     message: str
     at: datetime
     uid: str = ""
-    """Of the resource it happened to; "" when it need not be told from others that had its name."""
+    """Of the resource it happened to; "" when that was read from a store, which need not keep it."""
 
 
 def metadata_name(namespace: str | None, name: str) -> str:

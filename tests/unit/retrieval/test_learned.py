@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given, settings
@@ -241,24 +242,16 @@ async def test_many_interactions_are_not_read_after_each(world: Any, log: Intera
     await world.run([stage])
     await log.record_many(world.scope, [Interaction.model_validate(click)] * 600)
     assert (await weights_of(world, await world.run([stage])))["interactions"] == 600
-    reads = 0
-    find = world.metadata.find
-
-    async def counted(*args: Any, **options: Any) -> Any:
-        nonlocal reads
-        reads += 1
-        return await find(*args, **options)
-
     clock = world.clock.monotonic()
     world.clock.monotonic = lambda: clock
-    world.metadata.find = counted
+    world.metadata.find = AsyncMock(wraps=world.metadata.find)
     for _ in range(3):
         await log.record(world.scope, Interaction.model_validate(click))
         assert (await weights_of(world, await world.run([stage])))["interactions"] == 600
-    assert reads == 0
+    assert world.metadata.find.await_count == 0
     world.clock.monotonic = lambda: clock + 1
     assert (await weights_of(world, await world.run([stage])))["interactions"] == 603
-    assert reads == 1
+    assert world.metadata.find.await_count == 1
 
 
 async def test_wrong_settings_are_refused(world: Any) -> None:
