@@ -160,6 +160,27 @@ def test_an_id_stays_where_the_operator_put_it(tenant: Tenant) -> None:
         tenant.plane.kubectl(AUTHOR, *admin, "mixpeek.com/id=bkt_9999999999")
 
 
+def test_what_was_declared_before_the_policies_can_be_labelled_and_deleted_but_not_declared_again(
+    policies: ControlPlane, kubernetes_namespace: Callable[[], str]
+) -> None:
+    namespace = kubernetes_namespace()
+    spec = {"namespace": "ns_0123456789", "bucketSchema": SCHEMA}
+    old = {
+        "apiVersion": "mixpeek.com/v1alpha1",
+        "kind": "Bucket",
+        "metadata": {"name": "old", "namespace": namespace, "finalizers": ["example.com/waits"]},
+        "spec": spec,
+    }
+    policies.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(old))
+    tenant = Tenant(policies, namespace)
+    edit = ("-n", namespace, AUTHOR, "patch", "bucket", "old", "--type=merge", "-p")
+
+    policies.kubectl("-n", namespace, AUTHOR, "annotate", "bucket", "old", "example.com/seen=yes")
+    tenant.refused("spec.namespace 'ns_0123456789' is no name", kind="Bucket", spec={**spec, "description": "new"}, name="old")
+    policies.kubectl(*edit, '{"metadata":{"finalizers":null}}')
+    policies.kubectl("-n", namespace, AUTHOR, "delete", "bucket", "old", "--timeout=20s")
+
+
 def test_the_policies_are_understood_without_a_warning(policies: ControlPlane) -> None:
     """The API server checks the types of every expression against our definitions."""
     end = time.monotonic() + 30
