@@ -173,12 +173,13 @@ def test_what_was_declared_before_the_policies_can_be_labelled_and_deleted_but_n
     }
     policies.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(old))
     tenant = Tenant(policies, namespace)
-    edit = ("-n", namespace, AUTHOR, "patch", "bucket", "old", "--type=merge", "-p")
+    author = ("-n", namespace, AUTHOR)
 
-    policies.kubectl("-n", namespace, AUTHOR, "annotate", "bucket", "old", "example.com/seen=yes")
-    tenant.refused("spec.namespace 'ns_0123456789' is no name", kind="Bucket", spec={**spec, "description": "new"}, name="old")
-    policies.kubectl(*edit, '{"metadata":{"finalizers":null}}')
-    policies.kubectl("-n", namespace, AUTHOR, "delete", "bucket", "old", "--timeout=20s")
+    policies.kubectl(*author, "annotate", "bucket", "old", "example.com/seen=yes")
+    changed = {**spec, "description": "new"}
+    tenant.refused("spec.namespace 'ns_0123456789' is no name", kind="Bucket", spec=changed, name="old")
+    policies.kubectl(*author, "patch", "bucket", "old", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    policies.kubectl(*author, "delete", "bucket", "old", "--timeout=20s")
 
 
 def test_the_policies_are_understood_without_a_warning(policies: ControlPlane) -> None:
