@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
+# What the images have: the distribution's interpreter.
+IMAGE_PYTHON ?= $(or $(shell /usr/bin/python3 -c 'import sys; sys.version_info < (3, 11) or print(sys.executable)' \
+	2>/dev/null),$(PYTHON))
 ARGS ?=
 # Compiled code is kept beside the source, so that every start but the first is quick.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,7 +24,7 @@ test: $(VENV)/.dev ## every test
 e2e: $(VENV)/.dev ## install, use and remove it on a real cluster of one node (root; see tests/e2e/README.md)
 	@PYTHON=$(BIN)/python tests/e2e/run.sh $(ARGS)
 
-bench: $(VENV)/.bench ## measure against the bare parts on this machine
+bench: $(VENV)/.bench $(VENV)/.image ## measure against the bare parts on this machine
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 bench-quality: $(VENV)/.dev ## measure search on a judged set: make bench-quality DATA=folder (NAME.ALL, .QRY, .REL)
@@ -76,4 +79,11 @@ $(VENV)/.dev: $(VENV)/.uv requirements/dev.txt pyproject.toml
 # The bench's own packages beside those of dev, all pinned together.
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements/bench.txt
+	@touch $@
+
+# The operator as its image has it, to be measured.
+$(VENV)/.image: $(VENV)/.uv requirements/cluster.txt pyproject.toml
+	@$(BIN)/uv venv --quiet --allow-existing --python $(IMAGE_PYTHON) $(VENV)/image
+	@VIRTUAL_ENV=$(VENV)/image $(BIN)/uv pip install --quiet --require-hashes -r requirements/cluster.txt
+	@VIRTUAL_ENV=$(VENV)/image $(BIN)/uv pip install --quiet --no-deps -e .
 	@touch $@

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +24,11 @@ _context.set_forkserver_preload(["mixpeek_operator.cli.operating", "qdrant_clien
 
 
 class OperatorProcess:
-    """One replica. `settings` are those of `Settings`, except the ports."""
+    """One replica. `settings` are those of `Settings`, except the ports. `program`: another installation's mixpeekctl."""
 
-    def __init__(self, folder: Path, kubeconfig: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, kubeconfig: Path, *, program: Path | None = None, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._program = program
         self.log = folder / "operator.log"
         self._port = free_port()
         self._settings = {
@@ -45,8 +47,7 @@ class OperatorProcess:
 
     def start(self, within_s: float = 180) -> None:
         """Start it and wait until it has read everything."""
-        self._process = _context.Process(target=_run, args=(self.log, self._settings, dict(os.environ)), daemon=True)
-        self._process.start()
+        self.launch()
         end = time.monotonic() + within_s
         while time.monotonic() < end and self._process.is_alive():
             if self.ready():
@@ -56,8 +57,12 @@ class OperatorProcess:
 
     def launch(self) -> None:
         """Start it and wait for nothing."""
-        self._process = _context.Process(target=_run, args=(self.log, self._settings, dict(os.environ)), daemon=True)
-        self._process.start()
+        if self._program is None:
+            given = (self.log, self._settings, dict(os.environ))
+            self._process = _context.Process(target=_run, args=given, daemon=True)
+            self._process.start()
+        else:
+            self._process = _Installed(self._program, self.log, self._settings)
 
     def kill(self) -> None:
         """End it as `kill -9` does."""
@@ -105,6 +110,26 @@ class OperatorProcess:
     def leads(self) -> bool:
         """Whether it says that it reconciles."""
         return self.metrics().get("mixpeek_leading") == 1.0
+
+
+class _Installed(subprocess.Popen[bytes]):
+    """`mixpeekctl operator`, to be handled as a process of multiprocessing."""
+
+    def __init__(self, program: Path, log: Path, settings: dict[str, Any]) -> None:
+        environment = {f"MIXPEEK_{name.upper()}": str(value) for name, value in settings.items()}
+        with log.open("ab") as out:
+            super().__init__([program, "operator"], stdout=out, stderr=out, env={**os.environ, **environment})
+
+    def is_alive(self) -> bool:
+        return self.poll() is None
+
+    def join(self, timeout: float | None = None) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(timeout)
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
 
 
 @contextlib.contextmanager
