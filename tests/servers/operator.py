@@ -24,7 +24,10 @@ _context.set_forkserver_preload(["mixpeek_operator.cli.operating", "qdrant_clien
 
 
 class OperatorProcess:
-    """One replica. `settings` are those of `Settings`, except the ports. `program`: another installation's mixpeekctl."""
+    """One replica, of the installation that `program` (a mixpeekctl) is part of, or of ours.
+
+    `settings` are those of `Settings`, except the ports.
+    """
 
     def __init__(self, folder: Path, kubeconfig: Path, *, program: Path | None = None, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)

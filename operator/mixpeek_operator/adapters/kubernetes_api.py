@@ -358,6 +358,7 @@ class KubernetesApi:
                 headers={"User-Agent": self._user_agent},
                 read_bufsize=_LINE_BYTES,
                 auto_decompress=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 

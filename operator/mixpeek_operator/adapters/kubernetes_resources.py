@@ -121,8 +121,7 @@ class KubernetesResources:
         return made
 
     async def update(self, resource: Resource) -> Resource:
-        (changed,) = await self.apply_batch([], [resource], [])
-        return changed
+        return await self._whole(self._update(resource))
 
     async def update_status(self, key: ResourceKey, status: Mapping[str, Any]) -> Resource | None:
         known = self._index.get(key) or await self._read(key)
@@ -172,6 +171,11 @@ class KubernetesResources:
         if self._reflector is not None:
             await self._reflector.stop()
         await self._api.close()
+
+    async def _update(self, resource: Resource) -> Resource:
+        await self._synced()
+        self._refuse_taken([], [resource])
+        return await self._write(await self._rehearsed(resource, alone=True), [])
 
     # -- one batch ---------------------------------------------------------------------------------------------
 
