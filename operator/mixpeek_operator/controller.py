@@ -56,6 +56,8 @@ _AGENT = "mixpeek-operator"
 _RETRY_S = 1.0
 _PATIENCE_S = 2.0
 _FLUSH_S = 5.0
+_QUIET_S = 1.0
+"""Events wait for such a pause: between two resources of a long apply there is none."""
 
 
 async def operate(settings: Settings, stop: asyncio.Event) -> None:
@@ -132,7 +134,9 @@ class Operator:
             events=self._events,
             resync_s=settings.drift_interval_s,
         )
-        self.recorder = EventRecorder(write=stores.resources.record_event, idle=lambda: self.queue.idle(), clock=clock)
+        self.recorder = EventRecorder(
+            write=stores.resources.record_event, idle=lambda: self.queue.idle(_QUIET_S), clock=clock
+        )
         store = LedStore(stores.resources, self.index, election.holds, self.recorder.record)
         backends = Backends(
             vectors=stores.vectors,

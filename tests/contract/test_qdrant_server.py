@@ -251,6 +251,22 @@ async def test_only_a_collection_with_points_is_counted(server: Program) -> None
         assert await seen() == (0, 1)
 
 
+async def test_an_older_look_will_do_until_we_change_something_or_there_are_points(server: Program) -> None:
+    async with connected(server) as store, connected(server) as other:
+        await store.create_collection(NAME, VECTORS, labels={})
+        seen = await store.describe(NAME)
+        await other.create_payload_index(NAME, "title", "keyword")
+        assert await store.describe(NAME, max_age_s=60) == seen
+        assert await store.describe(NAME, max_age_s=0.000001) == await other.describe(NAME) != seen
+
+        await store.create_payload_index(NAME, "price", "float")
+        state = await store.describe(NAME, max_age_s=60)
+        assert state is not None and "price" in state.payload_indexes
+
+        await fill(other)
+        assert await store.describe(NAME) == await store.describe(NAME, max_age_s=60) == await other.describe(NAME)
+
+
 async def test_a_sparse_vector_has_no_distance_to_differ_in(server: Program) -> None:
     async with connected(server) as store:
         for _ in range(2):

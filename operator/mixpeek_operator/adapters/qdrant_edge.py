@@ -66,7 +66,7 @@ class QdrantEdgeVectors:
         self._locks: dict[str, asyncio.Lock] = {}
         self._unflushed: Counter[str] = Counter()
 
-    async def describe(self, collection: str) -> CollectionState | None:
+    async def describe(self, collection: str, *, max_age_s: float = 0.0) -> CollectionState | None:
         if not _edge_shard.exists(self._directory(collection)):
             return None
         shard = self._shard(collection)

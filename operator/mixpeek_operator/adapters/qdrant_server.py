@@ -77,7 +77,10 @@ class QdrantServerVectors:
         """Return the store at `url`; nothing is sent before the first call. SpecError for a URL that is none."""
         return cls(Server.connect(url, api_key, prefer_grpc=prefer_grpc, timeout_s=timeout_s))
 
-    async def describe(self, collection: str) -> CollectionState | None:
+    async def describe(self, collection: str, *, max_age_s: float = 0.0) -> CollectionState | None:
+        facts = self._facts.get(collection)
+        if facts is not None and facts.empty and time.monotonic() - facts.read_at < max_age_s:
+            return _state(collection, facts)
         return await self._described(collection)
 
     async def _describe(self, collection: str) -> CollectionState | None:
@@ -92,14 +95,7 @@ class QdrantServerVectors:
                 points = (await self._server.call(self._client.count, collection, exact=True)).count
             except NotFoundError:
                 return None
-        return CollectionState(
-            collection,
-            dict(facts.vectors),
-            dict(facts.indexes),
-            points,
-            dict(facts.labels),
-            physical=facts.physical,
-        )
+        return _state(collection, facts, points)
 
     async def list_collections(self) -> list[str]:
         return await self._collections.names()
@@ -410,6 +406,17 @@ class QdrantServerVectors:
             )
             found |= {str(record.id): _point(record) for record in records}
         return [found[id] for id in ids if id in found]
+
+
+def _state(collection: str, facts: Facts, points: int = 0) -> CollectionState:
+    return CollectionState(
+        collection,
+        dict(facts.vectors),
+        dict(facts.indexes),
+        points,
+        dict(facts.labels),
+        physical=facts.physical,
+    )
 
 
 def _request(

@@ -43,10 +43,10 @@ class RoutedVectors:
         self._locate = locate
         self._places.clear()
 
-    async def describe(self, collection: str) -> CollectionState | None:
+    async def describe(self, collection: str, *, max_age_s: float = 0.0) -> CollectionState | None:
         store = await self._at(collection)
         try:
-            return await store.describe(collection)
+            return await store.describe(collection, max_age_s=max_age_s)
         except RefusedError:
             # The key may have been changed a moment ago.
             self._places.pop(collection, None)

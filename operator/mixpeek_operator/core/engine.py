@@ -122,14 +122,17 @@ class Engine:
         if known is None or known.metadata.resource_version <= visit.resource.metadata.resource_version:
             reading()
         subject = visit.subject = self.subject(visit.resource)
+        if subject.refs.waiting:
+            refuse_circle(self._index, visit.resource)
+            visit.patient_s = self._patient_s(visit.resource)
+            if visit.patient_s:
+                visit.silent = True
+                return
         problems = check(visit.kind.schema, visit.resource.spec, self._catalog)
         if problems:
             raise SpecError.of(problems)
         if subject.refs.waiting:
-            refuse_circle(self._index, visit.resource)
             visit.synced = waiting_for(subject.refs.waiting)
-            visit.patient_s = self._patient_s(visit.resource)
-            visit.silent = visit.patient_s > 0
             return
         want = visit.want = visit.kind.want(subject)
         client = self._clients[visit.kind.name]

@@ -69,6 +69,8 @@ class Queue:
         self._unsubscribe: Callable[[], None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
+        self._busy_at = float("-inf")
+        """When the last visit ended, in the event loop's time."""
         self._running = False
 
     async def start(self) -> None:
@@ -130,9 +132,14 @@ class Queue:
         """How many resources are being visited."""
         return len(self._active)
 
-    async def idle(self) -> None:
-        """Return when nothing is queued or under way (timers may still be pending)."""
-        await self._idle.wait()
+    async def idle(self, quiet_s: float = 0.0) -> None:
+        """Return when nothing is queued or under way (timers may still be pending), and was not for `quiet_s`."""
+        while True:
+            await self._idle.wait()
+            left_s = self._busy_at + quiet_s - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                return
+            await asyncio.sleep(left_s)
 
     # -- turns -------------------------------------------------------------------------------------------------
 
@@ -160,6 +167,7 @@ class Queue:
             _log.warning("visiting again after an error", kind=key.kind, name=key.name, error=str(error))
         finally:
             self._active.pop(key, None)
+            self._busy_at = asyncio.get_running_loop().time()
             self._plan_next(key, outcome)
             self._pump()
 

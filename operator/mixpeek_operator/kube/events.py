@@ -222,6 +222,8 @@ def _settings(watch_s: int) -> kopf.OperatorSettings:
     settings.queueing.exit_timeout = 0.5
     settings.process.ultimate_exiting_timeout = None
     settings.persistence.diffbase_storage = _NoDiffs()
+    # Nothing of its handlers is kept anywhere; its default would look through every annotation all the same.
+    settings.persistence.progress_storage = kopf.StatusProgressStorage()
     return settings
 
 

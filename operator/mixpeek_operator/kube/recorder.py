@@ -32,7 +32,7 @@ class EventRecorder:
         patience_s: float = 30.0,
         kept: int = _KEPT,
     ) -> None:
-        """`idle` returns when no resource is visited or waits for a visit; `kept` bounds the events of either sort."""
+        """`idle` returns when no resource is visited or was a moment ago; `kept` bounds the events of either sort."""
         self._write = write
         self._idle = idle
         self._clock = clock

@@ -95,8 +95,11 @@ class VectorStore(Protocol):
     """Vector collections. Raises NotFoundError for an unknown collection, SpecError for a vector of the wrong
     size or an unknown vector name, UnavailableError when the store is away."""
 
-    async def describe(self, collection: str) -> CollectionState | None:
-        """The collection as it is, None when it does not exist."""
+    async def describe(self, collection: str, *, max_age_s: float = 0.0) -> CollectionState | None:
+        """The collection as it is, None when it does not exist.
+
+        With `max_age_s` one without points may be told as it was so many seconds ago.
+        """
         ...
 
     async def list_collections(self) -> list[str]: ...

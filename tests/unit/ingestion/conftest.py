@@ -50,7 +50,7 @@ class MemoryVectors:
         if self.fail is not None:
             self.fail(call)
 
-    async def describe(self, collection: str) -> CollectionState | None:
+    async def describe(self, collection: str, *, max_age_s: float = 0.0) -> CollectionState | None:
         return CollectionState(collection, {}, {}, len(self.points))
 
     async def upsert(self, collection: str, points: Sequence[Point]) -> None:

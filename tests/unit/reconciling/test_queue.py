@@ -52,6 +52,24 @@ async def test_a_waiting_resource_is_woken_when_its_reference_comes(world: World
         await queue.stop()
 
 
+async def test_a_pause_begins_with_the_end_of_the_last_visit(world: World) -> None:
+    queue = world.queue(drift_interval_s=1000)
+    await queue.start()
+    try:
+        await asyncio.wait_for(queue.idle(60), 1)  # nothing was visited yet
+        scope = await world.base()
+        paused = asyncio.create_task(queue.idle(1.0))
+        await queue.idle()
+        await asyncio.sleep(0.5)
+        await world.resources.create(scope, "Bucket", {**BASE[0][1], "name": "later"})
+        await queue.idle()
+        ended = asyncio.get_running_loop().time()
+        await paused
+        assert asyncio.get_running_loop().time() - ended > 0.75
+    finally:
+        await queue.stop()
+
+
 async def test_an_absent_store_is_tried_again_until_it_is_back(world: World) -> None:
     queue = world.queue()
     await queue.start()

@@ -114,7 +114,7 @@ class Vectors:
     away: bool = False
     calls: int = 0
 
-    async def describe(self, collection: str) -> CollectionState | None:
+    async def describe(self, collection: str, *, max_age_s: float = 0.0) -> CollectionState | None:
         self._answer()
         state = self.states.get(collection)
         return None if state is None else replace(state, points=len(self.documents.get(collection, ())))

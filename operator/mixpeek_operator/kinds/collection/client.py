@@ -9,6 +9,9 @@ from mixpeek_operator.extraction.embedders import TABLE, record_id
 from mixpeek_operator.kinds.collection.plan import DeleteDocuments, DeleteSignature, Have
 from mixpeek_operator.ports.metadata import Write
 
+_NEW_S = 0.25
+"""How old a look at the vector collection may be for a collection that has never been reconciled."""
+
 
 class CollectionClient:
     """Through the ports, a collection's part of the namespace's vector collection."""
@@ -19,7 +22,10 @@ class CollectionClient:
     async def observe(self, subject: Subject) -> Have:
         """The namespace's vector collection and the number of our documents."""
         store = self._backends.vectors
-        state = await store.describe(subject.namespace_id) if subject.namespace_id else None
+        # New ones come by the hundred, and there is nothing of theirs yet: one look will do for several.
+        new = not subject.resource.deleting and not subject.resource.status.get("conditions")
+        old_s = _NEW_S if new else 0.0
+        state = await store.describe(subject.namespace_id, max_age_s=old_s) if subject.namespace_id else None
         documents = 0
         # What is to be deleted is counted whatever the collection as a whole says.
         if state is not None and (state.points or subject.resource.deleting):
