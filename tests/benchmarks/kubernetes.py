@@ -1,7 +1,7 @@
 """The operator on a real API server with 1,000 resources of all kinds; vectors on a Qdrant server beside it.
 
 The operator is `mixpeekctl operator` in an environment made as its image is: the distribution's interpreter where there
-is one (a Python that somebody compiled without profiling is slower by a third), and the packages of the image.
+is one (a Python that somebody compiled without profiling is slower by a fifth), and the packages of the image.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class Queue:
         while True:
             await self._idle.wait()
             left_s = self._busy_at + quiet_s - asyncio.get_running_loop().time()
-            if left_s <= 0:
+            if left_s <= 0 or not self._running:
                 return
             await asyncio.sleep(left_s)
 
